@@ -181,6 +181,7 @@ class ArchiveSource(message.Message):
     DIGEST_FIELD_NUMBER: builtins.int
     SIZE_BYTES_FIELD_NUMBER: builtins.int
     object_key: builtins.str
+    """Empty in a request: project fills it in from its own record of the upload."""
     digest: builtins.str
     """"sha256:<hex>" of the archive's bytes."""
     size_bytes: builtins.int
