@@ -1,0 +1,143 @@
+"""Events that leave exactly when their rows do, and are handled exactly once.
+
+Outbox: a service writes its rows and its events in one transaction; the relay publishes them afterwards and keeps each row
+until every consumer group has acknowledged it, so that whatever Redis loses is published again. Inbox: a consumer records
+an event's id in the transaction of its own writes. (Pattern: "Transactional outbox", microservices.io.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import sqlalchemy as sa
+from google.protobuf.message import Message
+
+from shipoff.common.errors import InvalidInput
+from shipoff.common.lifecycle import background, looping
+from shipoff.common.postgres import Database, Row, Transaction
+from shipoff.common.streams import BatchHandler, Event, Streams, envelope
+
+OUTBOX_DDL = [
+    """CREATE TABLE outbox (
+        position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        stream text NOT NULL,
+        envelope bytea NOT NULL,
+        -- The life of Redis it was published in, and where; null: it is still to be published.
+        epoch text,
+        entry_ms bigint,
+        entry_seq bigint
+    )""",
+    "CREATE INDEX outbox_unpublished ON outbox (position) WHERE epoch IS NULL",
+]
+INBOX_DDL = [
+    """CREATE TABLE inbox (
+        consumer text NOT NULL,
+        event_id uuid NOT NULL,
+        seen_at timestamptz NOT NULL DEFAULT now(),
+        PRIMARY KEY (consumer, event_id)
+    )""",
+    "CREATE INDEX inbox_seen ON inbox (seen_at)",
+]
+
+_BATCH = 500
+_SWEEP_S = 1.0
+_CONFIRM_S = 2.0
+_INBOX_KEPT = "7 days"
+
+_INSERT = sa.text("INSERT INTO outbox (stream, envelope) VALUES (:stream, :envelope)")
+_TAKE = sa.text(
+    "SELECT position, stream, envelope FROM outbox WHERE epoch IS NULL ORDER BY position LIMIT :batch FOR UPDATE SKIP LOCKED"
+)
+_MARK = sa.text("UPDATE outbox SET epoch = :epoch, entry_ms = :ms, entry_seq = :seq WHERE position = :position")
+_FORGET = sa.text("DELETE FROM outbox WHERE stream = :stream AND epoch = :epoch AND (entry_ms, entry_seq) < (:ms, :seq)")
+_AGAIN = sa.text("UPDATE outbox SET epoch = NULL, entry_ms = NULL, entry_seq = NULL WHERE epoch <> :epoch")
+_SEEN = sa.text("INSERT INTO inbox (consumer, event_id) VALUES (:consumer, :event_id) ON CONFLICT DO NOTHING")
+_CLEAN_INBOX = sa.text(f"DELETE FROM inbox WHERE seen_at < now() - interval '{_INBOX_KEPT}'")  # noqa: S608 - a constant
+
+
+class Outbox:
+    """A service's outgoing events."""
+
+    def __init__(self, database: Database, streams: Streams, *, producing: Sequence[str]) -> None:
+        self._database = database
+        self._streams = streams
+        self._producing = tuple(producing)
+        self._wake = asyncio.Event()
+
+    async def emit(self, tx: Transaction, stream: str, message: Message, *, tenant_id: str) -> None:
+        """Writes an event into the transaction; it is published once that is durable."""
+        if stream not in self._producing:
+            raise InvalidInput(f"this service does not produce {stream}", field="stream")
+        await tx.execute(_INSERT, {"stream": stream, "envelope": envelope(message, tenant_id=tenant_id).SerializeToString()})
+        tx.after_commit(self._wake.set)
+
+    @asynccontextmanager
+    async def relaying(self) -> AsyncIterator[None]:
+        """Publishes beside the block; on leaving, what is committed has been published or stays for the next start."""
+        async with (
+            looping("outbox relay", self.publish_pending, every_s=_SWEEP_S, wake=self._wake),
+            background("outbox confirmation", self._confirm_forever),
+        ):
+            yield
+
+    async def publish_pending(self) -> None:
+        """Publishes everything committed and not yet published."""
+        while await self._publish_batch():
+            pass
+
+    async def _publish_batch(self) -> bool:
+        async with self._database.transaction() as tx:
+            rows = await tx.all(_TAKE, {"batch": _BATCH})
+            by_stream: dict[str, list[Row]] = defaultdict(list)
+            for row in rows:
+                by_stream[row["stream"]].append(row)
+            marks = []
+            for stream, batch in by_stream.items():
+                published = await self._streams.append(stream, [row["envelope"] for row in batch])
+                for row, (ms, seq) in zip(batch, published.entry_ids, strict=True):
+                    marks.append({"position": row["position"], "epoch": published.epoch, "ms": ms, "seq": seq})
+            if marks:
+                await tx.execute(_MARK, marks)
+        return len(rows) == _BATCH
+
+    async def _confirm_forever(self) -> None:
+        while True:
+            await self.confirm()
+            await asyncio.sleep(_CONFIRM_S)
+
+    async def confirm(self) -> None:
+        """Forgets what every group has acknowledged; marks what a former life of Redis held for publishing again."""
+        epoch = await self._streams.epoch()
+        edges = {stream: await self._streams.done_before(stream) for stream in self._producing}
+        if await self._streams.epoch() != epoch:
+            return
+        async with self._database.transaction() as tx:
+            for stream, edge in edges.items():
+                if edge is not None:
+                    await tx.execute(_FORGET, {"stream": stream, "epoch": epoch, "ms": edge[0], "seq": edge[1]})
+            if await tx.execute(_AGAIN, {"epoch": epoch}):
+                tx.after_commit(self._wake.set)
+
+
+Handler = Callable[[Transaction, Event], Awaitable[None]]
+
+
+def inboxed(database: Database, consumer: str, handle: Handler) -> BatchHandler:
+    """A batch handler that calls `handle` once for each event ever, its writes and the event's id in one transaction."""
+
+    async def handle_batch(events: Sequence[Event]) -> None:
+        async with database.transaction() as tx:
+            for event in events:
+                if await tx.execute(_SEEN, {"consumer": consumer, "event_id": event.id}):
+                    await handle(tx, event)
+
+    return handle_batch
+
+
+async def clean_inbox(database: Database) -> None:
+    """Forgets events seen long ago; call it now and then."""
+    async with database.transaction() as tx:
+        await tx.execute(_CLEAN_INBOX)

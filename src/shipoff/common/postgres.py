@@ -1,0 +1,170 @@
+"""PostgreSQL: one database a service, SQLAlchemy Core, migrations under a lock. Used by adapters and composition roots."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from shipoff.common.errors import AlreadyExists, Exhausted, PreconditionFailed, ShipoffError, Unavailable
+
+_POOL_WAIT_S = 5.0
+_COMMAND_S = 30.0
+_MIGRATION_LOCK = 7_305_802_114
+
+Row = sa.RowMapping
+
+
+def translate(error: Exception) -> ShipoffError | None:
+    """The error to raise instead of a driver's; None where it is a defect of ours."""
+    if isinstance(error, PoolTimeout):
+        return Exhausted("every database connection is in use", retry_after_s=1.0)
+    if isinstance(error, IntegrityError):
+        unique = getattr(error.orig, "sqlstate", "") == asyncpg.UniqueViolationError.sqlstate
+        detail = str(error.orig).splitlines()[0]
+        return AlreadyExists(detail) if unique else PreconditionFailed(detail)
+    if isinstance(error, DBAPIError):
+        state = getattr(error.orig, "sqlstate", "") or ""
+        # Class 08: connection, 57P: shutdown, 40: serialization or deadlock, 53: out of resources.
+        if error.connection_invalidated or state[:2] in ("08", "40") or state[:3] == "57P":
+            return Unavailable(f"the database is away: {error.orig}")
+        if state[:2] == "53":
+            return Exhausted(f"the database is out of resources: {error.orig}", retry_after_s=5.0)
+    if isinstance(error, (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError)):
+        return Unavailable(f"the database is away: {error}")
+    return None
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    try:
+        yield
+    except ShipoffError:
+        raise
+    except Exception as error:
+        better = translate(error)
+        if better is None:
+            raise
+        raise better from error
+
+
+class Transaction:
+    """One transaction: everything in it happens, or nothing."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection = connection
+        self._callbacks: list[Callable[[], None]] = []
+
+    async def execute(
+        self, statement: sa.Executable, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
+    ) -> int:
+        """Runs a statement; the number of rows it touched."""
+        result = await self.connection.execute(statement, parameters)
+        return int(result.rowcount)
+
+    async def all(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[Row]:
+        """Every row, by column name."""
+        return (await self.connection.execute(statement, parameters)).mappings().all()
+
+    async def one_or_none(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Row | None:
+        """The only row, or None. Raises when there are more."""
+        return (await self.connection.execute(statement, parameters)).mappings().one_or_none()
+
+    async def scalar(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Any:
+        """The first column of the first row, or None."""
+        return await self.connection.scalar(statement, parameters)
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """A part that can fail without the rest: what raises out of the block is undone."""
+        kept = len(self._callbacks)
+        try:
+            async with self.connection.begin_nested():
+                yield
+        except BaseException:
+            del self._callbacks[kept:]
+            raise
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Calls back once this transaction is durable; never when it is rolled back."""
+        if callback not in self._callbacks:
+            self._callbacks.append(callback)
+
+    def committed(self) -> None:
+        """Runs the callbacks. Called by Database only."""
+        for callback in self._callbacks:
+            callback()
+
+
+class Database:
+    """A service's own database."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str, *, pool_size: int = 5) -> AsyncIterator[Database]:
+        """Connects on first use; closes every connection on leaving."""
+        engine = create_async_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=_POOL_WAIT_S,
+            pool_pre_ping=False,
+            connect_args={"command_timeout": _COMMAND_S, "server_settings": {"application_name": "shipoff"}},
+        )
+        try:
+            yield cls(engine)
+        finally:
+            await engine.dispose()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Commits when the block ends, rolls back when it raises.
+
+        Raises Exhausted when no connection gets free, Unavailable when the database is away, AlreadyExists and
+        PreconditionFailed for broken constraints.
+        """
+        async with _translated():
+            async with self._engine.begin() as connection:
+                transaction = Transaction(connection)
+                yield transaction
+            transaction.committed()
+
+    async def all(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[Row]:
+        """Reads every row outside any other transaction."""
+        async with self.transaction() as tx:
+            return await tx.all(statement, parameters)
+
+    async def one_or_none(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Row | None:
+        """Reads the only row, or None."""
+        async with self.transaction() as tx:
+            return await tx.one_or_none(statement, parameters)
+
+
+def _upgrade(service: str, url: str) -> None:
+    package = Path(__file__).resolve().parent.parent / service
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).resolve().parent / "alembic"))
+    config.set_main_option("version_locations", str(package / "migrations"))
+    config.set_main_option("path_separator", "newline")
+    config.attributes["url"] = url
+    config.attributes["lock"] = _MIGRATION_LOCK
+    command.upgrade(config, "head")
+
+
+async def migrate(service: str, url: str) -> None:
+    """Brings a service's database to its newest schema. Safe when several processes do it at once."""
+    async with _translated():
+        await asyncio.to_thread(_upgrade, service, url)

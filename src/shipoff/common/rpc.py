@@ -1,0 +1,294 @@
+"""gRPC between the services: deadlines, ids, validation and errors, the same on every call.
+
+Servers: `async with serving(address, [(add_…_to_server, servicer)]):`. Clients: `async with channel(address) as ch:`, then the
+generated stub. What a servicer raises (shipoff.common.errors) is what the caller's stub raises.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+import grpc.aio
+import protovalidate
+import structlog
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
+
+from shipoff.common import errors
+from shipoff.common.errors import ShipoffError, TemporaryError
+from shipoff.common.telemetry import Context, current, working_on
+
+DEFAULT_TIMEOUT_S = 10.0
+GRACE_S = 5.0
+_DOMAIN = "shipoff"
+_MAX_MESSAGE_BYTES = 16 << 20
+_OPTIONS = [
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),
+    # A peer that restarts is found again within a second instead of the default two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # Every service is its own peer: no shared pool of connections between channels to one address.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+log = structlog.get_logger()
+
+_CODES: dict[type[ShipoffError], grpc.StatusCode] = {
+    errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.PreconditionFailed: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.Aborted: grpc.StatusCode.ABORTED,
+    errors.DataLoss: grpc.StatusCode.DATA_LOSS,
+    errors.Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.Internal: grpc.StatusCode.INTERNAL,
+}
+_CLASSES: dict[grpc.StatusCode, type[ShipoffError]] = {code: kind for kind, code in _CODES.items()}
+
+
+def to_status(error: ShipoffError) -> status_pb2.Status:
+    """The gRPC status of an error, with field and remedy (ErrorInfo) and the wait (RetryInfo) as details."""
+    code = next((c for kind, c in _CODES.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+    status = status_pb2.Status(code=code.value[0], message=error.message)
+    info = error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=_DOMAIN)
+    info.metadata.update({"field": error.field, "remedy": error.remedy})
+    status.details.add().Pack(info)
+    if isinstance(error, TemporaryError):
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(int(error.retry_after_s * 1000))
+        status.details.add().Pack(retry)
+    return status
+
+
+def from_call_error(error: grpc.aio.AioRpcError) -> ShipoffError:
+    """The error that the other side raised, or what the transport's failure amounts to."""
+    kind = _CLASSES.get(error.code(), errors.Internal)
+    message = error.details() or error.code().name
+    field = remedy = ""
+    retry_after_s = 1.0
+    status = rpc_status.from_call(cast(grpc.Call, error))
+    for detail in status.details if status else []:
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            field, remedy = info.metadata["field"], info.metadata["remedy"]
+        elif detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToMilliseconds() / 1000
+    if issubclass(kind, TemporaryError):
+        return kind(message, retry_after_s, field=field, remedy=remedy)
+    return kind(message, field=field, remedy=remedy)
+
+
+def check(request: Message) -> None:
+    """Raises InvalidInput for the first rule of the contract that the message breaks, naming the field."""
+    violations = protovalidate.collect_violations(request, fail_fast=True)
+    if not violations:
+        return
+    proto = violations[0].proto
+    field = ".".join(element.field_name for element in (proto.field.elements if proto.field else []))
+    raise errors.InvalidInput(f"{field or 'the request'}: {proto.message}", field=field)
+
+
+def _context_of(metadata: Mapping[str, Any]) -> Context:
+    return Context(
+        request_id=str(metadata.get("shipoff-request-id", "")),
+        tenant_id=str(metadata.get("shipoff-tenant-id", "")),
+        traceparent=str(metadata.get("traceparent", "")),
+    )
+
+
+def _metadata() -> list[tuple[str, str]]:
+    context = current()
+    pairs = [
+        ("shipoff-request-id", context.request_id),
+        ("shipoff-tenant-id", context.tenant_id),
+        ("traceparent", context.traceparent),
+    ]
+    return [(name, value) for name, value in pairs if value]
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: str) -> None:
+    if not isinstance(error, ShipoffError):
+        log.exception("call failed", method=method, error=str(error))
+        error = errors.Internal("an internal error: the platform's log has it", remedy="report it with the request's id")
+    status = to_status(error)
+    # What abort_with_status does, in the public parts of the asynchronous API.
+    context.set_trailing_metadata([("grpc-status-details-bin", status.SerializeToString())])
+    await context.abort(_code_of(status.code), status.message)
+
+
+def _code_of(number: int) -> grpc.StatusCode:
+    return next(code for code in grpc.StatusCode if code.value[0] == number)
+
+
+async def _checked(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
+    async for request in requests:
+        check(request)
+        yield request
+
+
+class _Boundary(grpc.aio.ServerInterceptor):
+    """Around every method: sets the ids, validates, maps errors."""
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not method.startswith("/shipoff."):
+            return handler
+        context = _context_of(dict(handler_call_details.invocation_metadata or ()))
+        return _wrapped(handler, method, context)
+
+
+def _wrapped(handler: Any, method: str, ids: Context) -> Any:
+    inner = handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
+
+    def prepared(request: Any) -> Any:
+        if handler.request_streaming:
+            return _checked(request)
+        check(request)
+        return request
+
+    async def unary(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        with working_on(ids):
+            try:
+                return await inner(prepared(request), context)
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:
+                await _abort(context, error, method)
+
+    async def streaming(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        with working_on(ids):
+            try:
+                async for response in inner(prepared(request), context):
+                    yield response
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:
+                await _abort(context, error, method)
+
+    kinds: dict[tuple[bool, bool], Callable[..., Any]] = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }
+    make = kinds[handler.request_streaming, handler.response_streaming]
+    behaviour = streaming if handler.response_streaming else unary
+    return make(behaviour, handler.request_deserializer, handler.response_serializer)
+
+
+Registration = tuple[Callable[[Any, Any], None], object]
+
+
+@asynccontextmanager
+async def serving(address: str, registrations: Iterable[Registration]) -> AsyncIterator[grpc.aio.Server]:
+    """Serves at `unix:/path` or `host:port`, with health and reflection; on leaving finishes what is under way (5 s)."""
+    server = grpc.aio.server(interceptors=[_Boundary()], options=_OPTIONS)
+    names = []
+    for add, servicer in registrations:
+        add(servicer, server)
+        names.append(_service_name(add))
+    status = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    _listen(server, address)
+    await server.start()
+    for name in ["", *names]:
+        await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+    try:
+        yield server
+    finally:
+        await status.enter_graceful_shutdown()
+        await server.stop(GRACE_S)
+
+
+def _listen(server: grpc.aio.Server, address: str) -> None:
+    if address.startswith("unix:"):
+        Path(address.removeprefix("unix:")).parent.mkdir(parents=True, exist_ok=True, mode=0o711)
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError as error:
+        remedy = "is another one running? Unix socket paths are limited to about 100 characters"
+        raise errors.PreconditionFailed(f"cannot listen at {address}", remedy=remedy) from error
+
+
+def _service_name(add: Callable[[Any, Any], None]) -> str:
+    """The full name of the service that a generated add_…_to_server registers: its module names the package."""
+    pb2 = inspect.getmodule(add).__name__.removesuffix("_grpc")  # type: ignore[union-attr]  # generated modules exist
+    name = add.__name__.removeprefix("add_").removesuffix("Servicer_to_server")
+    module = inspect.sys.modules[pb2]  # type: ignore[attr-defined]  # loaded by the stub module itself
+    return str(module.DESCRIPTOR.services_by_name[name].full_name)
+
+
+_UNSET: Any = object()
+
+
+class _Call:
+    """A multi-callable with a deadline, the ids and our errors."""
+
+    def __init__(self, inner: Any, *, streams: bool) -> None:
+        self._inner = inner
+        self._streams = streams
+
+    def __call__(self, request: Any, *, timeout: float | None = _UNSET, metadata: Sequence[tuple[str, str]] = ()) -> Any:
+        deadline = DEFAULT_TIMEOUT_S if timeout is _UNSET else timeout
+        call = self._inner(request, timeout=deadline, metadata=(*_metadata(), *metadata))
+        return self._stream(call) if self._streams else self._unary(call)
+
+    @staticmethod
+    async def _unary(call: Any) -> Any:
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise from_call_error(error) from error
+
+    @staticmethod
+    async def _stream(call: Any) -> AsyncIterator[Any]:
+        try:
+            async for response in call:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise from_call_error(error) from error
+        finally:
+            call.cancel()
+
+
+class _Channel:
+    """A grpc.aio.Channel whose calls are `_Call`s."""
+
+    def __init__(self, inner: grpc.aio.Channel) -> None:
+        self._inner = inner
+
+    def unary_unary(self, *args: Any, **kwargs: Any) -> _Call:
+        return _Call(self._inner.unary_unary(*args, **kwargs), streams=False)
+
+    def stream_unary(self, *args: Any, **kwargs: Any) -> _Call:
+        return _Call(self._inner.stream_unary(*args, **kwargs), streams=False)
+
+    def unary_stream(self, *args: Any, **kwargs: Any) -> _Call:
+        return _Call(self._inner.unary_stream(*args, **kwargs), streams=True)
+
+    def stream_stream(self, *args: Any, **kwargs: Any) -> _Call:
+        return _Call(self._inner.stream_stream(*args, **kwargs), streams=True)
+
+
+@asynccontextmanager
+async def channel(address: str) -> AsyncIterator[grpc.aio.Channel]:
+    """A connection for stubs. Calls take 10 s at most unless `timeout=` says otherwise (None: no limit, for streams)."""
+    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as inner:
+        yield cast(grpc.aio.Channel, _Channel(inner))

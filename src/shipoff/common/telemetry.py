@@ -1,0 +1,91 @@
+"""Structured logs and the ids that follow a request from service to service."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+
+import structlog
+
+TRACEPARENT_LENGTH = 55
+
+
+@dataclass(frozen=True)
+class Context:
+    """Whose work this is: the request's id, the team's, and the W3C trace context."""
+
+    request_id: str = ""
+    tenant_id: str = ""
+    traceparent: str = ""
+
+
+_NOTHING = Context()
+_current: ContextVar[Context] = ContextVar("shipoff_context", default=_NOTHING)  # noqa: B039 - it is frozen
+
+
+def current() -> Context:
+    """The ids of what is being done here and now."""
+    return _current.get()
+
+
+@contextmanager
+def working_on(context: Context) -> Iterator[Context]:
+    """Sets the ids for a block; an absent trace context is begun."""
+    if not valid_traceparent(context.traceparent):
+        context = replace(context, traceparent=new_traceparent())
+    token = _current.set(context)
+    try:
+        yield context
+    finally:
+        _current.reset(token)
+
+
+def new_traceparent() -> str:
+    """A new, sampled trace context (W3C Trace Context, section 3.2)."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+def valid_traceparent(text: str) -> bool:
+    """Whether this is a version-00 traceparent header."""
+    parts = text.split("-")
+    if len(text) != TRACEPARENT_LENGTH or [len(part) for part in parts] != [2, 32, 16, 2]:
+        return False
+    return all(set(part) <= set("0123456789abcdef") for part in parts)
+
+
+def _add_ids(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    context = current()
+    for name in ("request_id", "tenant_id"):
+        value = getattr(context, name)
+        if value:
+            event.setdefault(name, value)
+    if context.traceparent:
+        event.setdefault("trace_id", context.traceparent.split("-")[1])
+    return event
+
+
+def configure_logging(level: str = "INFO") -> None:
+    """Sends every log event to standard error as one JSON object a line."""
+    logging.basicConfig(
+        level=logging.WARNING,
+        stream=sys.stderr,
+        format='{"level":"%(levelname)s","logger":"%(name)s","event":"%(message)s"}',
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _add_ids,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
