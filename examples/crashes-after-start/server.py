@@ -1,0 +1,33 @@
+"""Serves until CRASH_AFTER_S seconds after its start (default 5), or a visit to /crash, then dies."""
+
+import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+def crash(reason: str) -> None:
+    print(f"crashing: {reason}", flush=True)
+    os._exit(1)
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path == "/crash":
+            crash("asked to")
+        body = b"Hello from Shipoff, for a moment\n"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, message: str, *values: object) -> None:
+        print(message % values, flush=True)
+
+
+port = int(os.environ.get("PORT", "8000"))
+after_s = float(os.environ.get("CRASH_AFTER_S", "5"))
+print(f"crashes-after-start is listening on port {port}, for {after_s:g} s", flush=True)
+timer = threading.Timer(after_s, crash, ["its time is over"])
+timer.daemon = True
+timer.start()
+ThreadingHTTPServer(("", port), Handler).serve_forever()
