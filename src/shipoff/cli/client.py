@@ -1,0 +1,161 @@
+"""The platform's REST interface as the verbs see it: JSON in, JSON out, and every refusal a Failure."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, NoReturn
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import httpx2
+
+from shipoff.cli.credentials import Credentials
+from shipoff.cli.errors import ExitCode, Failure, Missing, Unreachable
+
+Json = dict[str, Any]
+
+_TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
+_UPLOAD_TIMEOUT = httpx2.Timeout(120.0, connect=5.0)
+_AWAY = frozenset([502, 503, 504])
+_PAUSES_S = (0.3, 1.0)
+
+
+def dialled(url: str) -> tuple[str, str]:
+    """Where to connect for a URL, and the Host header to send.
+
+    Names below .localhost are this machine (RFC 6761, section 6.3), which not every system's resolver knows.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme not in ("http", "ws") or not host.endswith(".localhost"):
+        return url, parts.netloc
+    port = f":{parts.port}" if parts.port else ""
+    return urlunsplit(parts._replace(netloc=f"127.0.0.1{port}")), parts.netloc
+
+
+def is_this_machine(url: str) -> bool:
+    """Whether the URL leads to this machine, where no proxy belongs in between."""
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.") or host.endswith(".localhost")
+
+
+def segment(text: str) -> str:
+    """A user's text as one segment of a path."""
+    return quote(text, safe="")
+
+
+class Api:
+    """A signed-in connection to one platform. A context manager: leaving it closes the connections."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self.url = credentials.url
+        base, host = dialled(credentials.url)
+        self.headers = {"Host": host, "User-Agent": "shipoff-cli"}
+        if credentials.token:
+            self.headers["Authorization"] = f"Bearer {credentials.token}"
+        try:
+            self._http = httpx2.Client(
+                base_url=base, headers=self.headers, timeout=_TIMEOUT, trust_env=not is_this_machine(base)
+            )
+        except (httpx2.InvalidURL, ValueError, UnicodeError) as error:
+            raise Failure(f"{credentials.url} is no URL: {error}", code=ExitCode.USAGE, field="SHIPOFF_URL") from error
+
+    def __enter__(self) -> Api:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._http.close()
+
+    def get(self, path: str, **parameters: str | int | bool | None) -> Json:
+        """Reads; parameters that are None are left out."""
+        given = {name: value for name, value in parameters.items() if value is not None}
+        return self._call("GET", path, params=given, repeatable=True)
+
+    def items(self, path: str, **parameters: str | int | bool | None) -> Iterator[Json]:
+        """Every item of a list, page after page."""
+        cursor: str | None = None
+        while True:
+            page = self.get(path, **parameters, cursor=cursor)
+            yield from page["items"]
+            cursor = page.get("next_cursor")
+            if not cursor:
+                return
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None, *, keyed: bool = False) -> Json:
+        """Posts; `keyed` sends an Idempotency-Key, so that a repetition cannot do it twice."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())} if keyed else {}
+        return self._call("POST", path, json=dict(body or {}), headers=headers, repeatable=keyed)
+
+    def put(self, path: str, body: Mapping[str, Any]) -> Json:
+        """Replaces or merges; safe to repeat."""
+        return self._call("PUT", path, json=dict(body), repeatable=True)
+
+    def delete(self, path: str, **parameters: str | None) -> Json:
+        """Removes."""
+        return self._call("DELETE", path, params={name: value for name, value in parameters.items() if value is not None})
+
+    def upload(self, path: str, chunks: Iterator[bytes], size_bytes: int) -> Json:
+        """Posts a gzip archive as it is read."""
+        headers = {"Content-Type": "application/gzip", "Content-Length": str(size_bytes)}
+        return self._call("POST", path, content=chunks, headers=headers, timeout=_UPLOAD_TIMEOUT)
+
+    def _call(self, method: str, path: str, *, repeatable: bool = False, **arguments: Any) -> Json:
+        pauses = list(_PAUSES_S) if repeatable else []
+        while True:
+            try:
+                response = self._http.request(method, path, **arguments)
+            except httpx2.ConnectError as error:
+                raise nothing_answers(self.url) from error
+            except httpx2.HTTPError as error:
+                if not pauses:
+                    raise Unreachable(f"{self.url} broke off: {error or type(error).__name__}", remedy="try again") from error
+            else:
+                if response.status_code not in _AWAY or not pauses:
+                    return self._answer(response)
+            time.sleep(pauses.pop(0))
+
+    def _answer(self, response: httpx2.Response) -> Json:
+        if not response.is_success:
+            self._refused(response)
+        if not response.content:
+            return {}
+        try:
+            content = response.json()
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise Unreachable(f"what answers at {self.url} is not Shipoff", remedy="is SHIPOFF_URL right?")
+        return content
+
+    def _refused(self, response: httpx2.Response) -> NoReturn:
+        problem = _problem(response)
+        message = str(problem.get("detail") or problem.get("title") or f"the platform answered {response.status_code}")
+        field, remedy = str(problem.get("field") or ""), str(problem.get("remedy") or "")
+        status = response.status_code
+        if status == 401:
+            raise Failure(message, code=ExitCode.NOT_SIGNED_IN, field=field, remedy=remedy or "sign in: shipoff login")
+        if status == 404 and problem:
+            raise Missing(message, field=field, remedy=remedy)
+        if status == 404 or status in _AWAY:
+            raise Unreachable(
+                f"{self.url} answers, but not as Shipoff should ({status}): {message}", remedy=remedy or "try again shortly"
+            )
+        raise Failure(message, field=field, remedy=remedy)
+
+
+def _problem(response: httpx2.Response) -> Json:
+    """The problem document (RFC 9457); empty when the answer is none."""
+    if "json" not in response.headers.get("Content-Type", ""):
+        return {}
+    try:
+        content = response.json()
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def nothing_answers(url: str) -> Unreachable:
+    """The failure when no platform runs there."""
+    return Unreachable(f"Nothing answers at {url}", remedy="start it with `make up`, or set SHIPOFF_URL")

@@ -1,0 +1,78 @@
+"""The verb `logs`: what a build or an app wrote, and what it writes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shipoff.cli.errors import Missing
+from shipoff.cli.output import Output
+from shipoff.cli.releases import find_deployment
+from shipoff.cli.verb import PRODUCTION, EnvironmentOption, JsonOption, ProjectOption, here, project_path, signed_in, verb
+
+if TYPE_CHECKING:
+    from shipoff.cli.client import Api, Json
+
+
+@verb
+def logs(
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on as lines come; over to the next deployment too.")
+    ] = False,
+    build: Annotated[bool, typer.Option("--build", help="The build's log, of the newest deployment.")] = False,
+    deployment: Annotated[str | None, typer.Option("--deployment", metavar="N", help="A deployment's number or id.")] = None,
+    limit: Annotated[int, typer.Option("-n", min=0, max=10_000, help="How many of the last lines.")] = 100,
+    project: ProjectOption = None,
+    environment: EnvironmentOption = PRODUCTION,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the app's log, or the build's."""
+    output = Output(as_json=as_json)
+    name = here(project)
+    with signed_in() as api:
+        found = (
+            find_deployment(api, name, deployment, environment=None)
+            if deployment
+            else _newest(api, name, environment, build=build)
+        )
+        source = "build" if build else "app"
+        after = _history(api, output, found, source, limit=limit)
+        if follow:
+            _follow(api, output, found, source, after=after, next_of=None if deployment or build else (name, environment))
+
+
+def _newest(api: Api, project: str, environment: str, *, build: bool) -> Json:
+    """What a person means by "the log": the newest build, or the app that serves."""
+    status = api.get(f"{project_path(project)}/status", environment=environment)
+    found = status["latest"] if build else status["live"] or status["latest"]
+    if found is None:
+        raise Missing(f"{project} has no deployment in {environment}", remedy="shipoff deploy")
+    return dict(found)
+
+
+def _history(api: Api, output: Output, deployment: Json, source: str, *, limit: int) -> int:
+    """Shows the last lines; returns the position of the last one there is."""
+    page = api.get(f"/v1/deployments/{deployment['id']}/logs", source=source, tail=True, limit=max(limit, 1))
+    for entry in page["items"][-limit:] if limit else []:
+        output.log_entry(entry)
+    return int(page["items"][-1]["position"]) if page["items"] else 0
+
+
+def _follow(api: Api, output: Output, deployment: Json, source: str, *, after: int, next_of: tuple[str, str] | None) -> None:
+    """Shows lines until the deployment ends, then goes over to the one that replaced it."""
+    from shipoff.cli.follow import Wanted, follow
+
+    while True:
+        wanted = Wanted(deployment["id"], source=source, after=after, until_rest=source == "build")
+        for message in follow(api, wanted):
+            if message["type"] == "lines":
+                for entry in message["entries"]:
+                    output.log_entry(entry)
+            elif message["type"] == "gap":
+                output.note(f"… {message['count']} lines were left out here")
+        successor = api.get(f"{project_path(next_of[0])}/status", environment=next_of[1])["live"] if next_of else None
+        if successor is None or successor["id"] == deployment["id"]:
+            return
+        deployment, after = successor, 0
+        output.note(f"— deployment #{deployment['number']} serves now —")
