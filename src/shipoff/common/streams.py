@@ -240,6 +240,8 @@ class Consumer:
         self._options = options or ConsumerOptions()
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._temporary: dict[bytes, int] = {}
+        # Why an entry failed here the last time, for its dead letter.
+        self._failures: dict[bytes, str] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -283,16 +285,14 @@ class Consumer:
         return [entry for entries in _per_stream(answer) for entry in entries]
 
     async def _process(self, entries: Sequence[tuple[bytes, bytes]]) -> None:
-        if not entries:
-            return
-        try:
-            await self._deliver(entries)
-        except Exception:
-            if len(entries) == 1:
-                await self._deliver_alone(entries[0])
-                return
-            for entry in entries:
-                await self._deliver_alone(entry)
+        if len(entries) == 1:
+            await self._deliver_alone(entries[0])
+        elif entries:
+            try:
+                await self._deliver(entries)
+            except Exception:
+                for entry in entries:
+                    await self._deliver_alone(entry)
 
     async def _deliver(self, entries: Sequence[tuple[bytes, bytes]]) -> None:
         events = [decode(data) for _, data in entries]
@@ -302,7 +302,7 @@ class Consumer:
         with _translated():
             await self._streams.client.xack(self._stream, self._group, *(entry_id for entry_id, _ in entries))
         for entry_id, _ in entries:
-            self._temporary.pop(entry_id, None)
+            self._forget(entry_id)
 
     async def _deliver_alone(self, entry: tuple[bytes, bytes]) -> None:
         """A failed batch is tried one by one, so that one bad event does not hold up its neighbours."""
@@ -314,6 +314,7 @@ class Consumer:
         except PermanentError as error:
             await self._bury(entry, reason=f"{type(error).__name__}: {error}", tries=1)
         except Exception as error:
+            self._failures[entry[0]] = f"{type(error).__name__}: {error}"
             log.exception("event failed", stream=self._stream, group=self._group, entry=entry[0].decode(), error=str(error))
 
     async def _upkeep(self) -> None:
@@ -340,7 +341,7 @@ class Consumer:
         # A wait for something that is away is no try of the event's.
         count = 1 if entry_id in self._temporary else tries + 1
         with _translated():
-            claimed: list[Any] = await self._streams.client.xclaim(  # type: ignore[assignment]  # a union of every form of answer
+            claimed: list[Any] = await self._streams.client.xclaim(
                 self._stream,
                 self._group,
                 self.name,
@@ -353,7 +354,8 @@ class Consumer:
                 with _translated():
                     await self._streams.client.xack(self._stream, self._group, claimed_id)
             elif tries >= self._options.max_tries and entry_id not in self._temporary:
-                await self._bury((claimed_id, fields[_FIELD]), reason="it kept failing, or killed its consumer", tries=tries)
+                reason = self._failures.get(entry_id, "its consumer died while handling it")
+                await self._bury((claimed_id, fields[_FIELD]), reason=reason, tries=tries)
             else:
                 await self._process([(claimed_id, fields[_FIELD])])
 
@@ -379,7 +381,11 @@ class Consumer:
             pipe.xadd(f"{self._stream}.dead", fields)
             pipe.xack(self._stream, self._group, entry[0])
             await pipe.execute()
-        self._temporary.pop(entry[0], None)
+        self._forget(entry[0])
+
+    def _forget(self, entry_id: bytes) -> None:
+        self._temporary.pop(entry_id, None)
+        self._failures.pop(entry_id, None)
 
 
 def _per_stream(answer: Any) -> Iterator[list[tuple[bytes, bytes]]]:

@@ -25,7 +25,7 @@ class Context:
 
 
 _NOTHING = Context()
-_current: ContextVar[Context] = ContextVar("shipoff_context", default=_NOTHING)  # noqa: B039 - it is frozen
+_current: ContextVar[Context] = ContextVar("shipoff_context", default=_NOTHING)
 
 
 def current() -> Context:

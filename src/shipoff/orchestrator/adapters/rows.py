@@ -1,0 +1,70 @@
+"""Between rows and the domain's values."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from shipoff.common.postgres import Row
+from shipoff.orchestrator.domain import Deployment, Endpoint, Record, State, Step
+
+COLUMNS = (
+    "id, number, project_id, project_name, team_id, environment, state, version, attempt, static, artifact, plan, commit,"
+    " reason, revision, endpoints, request, branch, commit_message, trigger, requested_by, origin_id, artifact_expired,"
+    " created_at, changed_at"
+)
+
+
+def deployment(row: Row) -> Deployment:
+    """The part that decisions are made on."""
+    return Deployment(
+        id=str(row["id"]),
+        number=row["number"],
+        project_id=str(row["project_id"]),
+        team_id=str(row["team_id"]),
+        environment=row["environment"],
+        state=State(row["state"]),
+        version=row["version"],
+        attempt=row["attempt"],
+        static=row["static"],
+        artifact=bytes(row["artifact"]),
+        plan=bytes(row["plan"]),
+        commit=row["commit"],
+        reason=row["reason"],
+        revision=row["revision"],
+        endpoints=endpoints(row["endpoints"]),
+    )
+
+
+def endpoints(stored: Any) -> tuple[Endpoint, ...]:
+    """From the JSON column, whether the driver decodes it or not."""
+    items = json.loads(stored) if isinstance(stored, str) else stored
+    return tuple(Endpoint(item["host"], item["port"]) for item in items)
+
+
+def record(row: Row) -> Record:
+    """All of a deployment."""
+    return Record(
+        deployment=deployment(row),
+        project_name=row["project_name"],
+        request=bytes(row["request"]),
+        branch=row["branch"],
+        commit_message=row["commit_message"],
+        trigger=row["trigger"],
+        requested_by=row["requested_by"],
+        origin_id=str(row["origin_id"] or ""),
+        artifact_expired=row["artifact_expired"],
+        created_at=row["created_at"],
+        changed_at=row["changed_at"],
+    )
+
+
+def step(row: Row) -> Step:
+    """One transition."""
+    return Step(
+        from_state=State(row["from_state"]),
+        to_state=State(row["to_state"]),
+        reason=row["reason"],
+        actor=row["actor"],
+        time=row["time"],
+    )

@@ -1,0 +1,58 @@
+"""What the streams tell: requests from project, outcomes from build, readiness from runtime.
+
+Each function runs inside the inbox transaction of its event and only touches the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from shipoff.common.streams import Event as StreamEvent
+from shipoff.contracts.events.v1 import events_pb2
+from shipoff.orchestrator import handlers, messages
+from shipoff.orchestrator.domain import EndpointsReady, ProvisionFailed
+from shipoff.orchestrator.ports import Work
+
+
+async def _requested(work: Work, message: events_pb2.DeploymentRequested) -> None:
+    await handlers.accept(work, messages.new_deployment(message))
+
+
+async def _project_deleted(work: Work, message: events_pb2.ProjectDeleted) -> None:
+    await handlers.remove_project(work, message.project_id, message.deleted_by)
+
+
+async def _build_succeeded(work: Work, message: events_pb2.BuildSucceeded) -> None:
+    await handlers.apply_by_id(work, message.deployment_id, messages.build_succeeded(message))
+
+
+async def _build_failed(work: Work, message: events_pb2.BuildFailed) -> None:
+    await handlers.apply_by_id(work, message.deployment_id, messages.build_failed(message))
+
+
+async def _endpoints(work: Work, message: events_pb2.WorkloadReady | events_pb2.WorkloadEndpointsChanged) -> None:
+    event = EndpointsReady(message.revision, messages.endpoints(message.endpoints))
+    await handlers.apply_by_id(work, message.deployment_id, event)
+
+
+async def _workload_failed(work: Work, message: events_pb2.WorkloadFailed) -> None:
+    await handlers.apply_by_id(work, message.deployment_id, ProvisionFailed(message.reason or "it failed to start"))
+
+
+_HANDLERS: dict[type, Callable[[Work, Any], Awaitable[None]]] = {
+    events_pb2.DeploymentRequested: _requested,
+    events_pb2.ProjectDeleted: _project_deleted,
+    events_pb2.BuildSucceeded: _build_succeeded,
+    events_pb2.BuildFailed: _build_failed,
+    events_pb2.WorkloadReady: _endpoints,
+    events_pb2.WorkloadEndpointsChanged: _endpoints,
+    events_pb2.WorkloadFailed: _workload_failed,
+}
+
+
+async def handle(work: Work, event: StreamEvent) -> None:
+    """Applies one event; what is not the orchestrator's concern is passed over."""
+    handler = _HANDLERS.get(type(event.message))
+    if handler is not None:
+        await handler(work, event.message)

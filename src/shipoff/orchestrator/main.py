@@ -1,0 +1,103 @@
+"""The orchestrator's composition root."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from shipoff.common.config import address, load
+from shipoff.common.lifecycle import looping
+from shipoff.common.outbox import Outbox, clean_inbox, inboxed
+from shipoff.common.postgres import Database, Transaction, migrate
+from shipoff.common.rpc import channel, serving
+from shipoff.common.streams import DEPLOYMENT_PROGRESS, DEPLOYMENT_QUEUE, RUNTIME_EVENTS, Consumer, Event, Streams
+from shipoff.contracts.build.v1 import build_pb2_grpc
+from shipoff.contracts.cdn.v1 import cdn_pb2_grpc
+from shipoff.contracts.log.v1 import log_pb2_grpc
+from shipoff.contracts.orchestrator.v1 import orchestrator_pb2_grpc
+from shipoff.contracts.runtime.v1 import runtime_pb2_grpc
+from shipoff.orchestrator import consumer, handlers
+from shipoff.orchestrator.adapters.postgres import Limits, PostgresStore
+from shipoff.orchestrator.adapters.services import Services
+from shipoff.orchestrator.performer import Performer, Terms
+from shipoff.orchestrator.reconciler import sweep
+from shipoff.orchestrator.server import Changes, DeploymentServer
+from shipoff.orchestrator.settings import OrchestratorSettings
+
+GROUP = "orchestrator"
+_HOUSEKEEPING_S = 60.0
+# Beyond the build's own time limit: fetching a slot's builder, and the way of its last message.
+_BUILD_SLACK_S = 60.0
+
+
+@asynccontextmanager
+async def running(settings: OrchestratorSettings | None = None) -> AsyncIterator[None]:
+    """Runs the orchestrator until the context is left; then drains it."""
+    settings = settings or load(OrchestratorSettings)
+    await migrate("orchestrator", settings.database_url)
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database.open(settings.database_url, pool_size=8))
+        streams = await stack.enter_async_context(Streams.open(settings.redis_url))
+        outbox = Outbox(database, streams, producing=[DEPLOYMENT_PROGRESS])
+        changes, wake_admission, wake_performer = Changes(), asyncio.Event(), asyncio.Event()
+
+        def changed() -> None:
+            changes.notify()
+            wake_admission.set()
+            wake_performer.set()
+
+        store = PostgresStore(database, outbox, limits=_limits(settings), changed=changed)
+        await store.set_budget(settings.budget)
+        services = await _services(stack)
+        logs = log_pb2_grpc.LogServiceStub(await stack.enter_async_context(channel(address("log"))))
+        performer = Performer(store, services, _terms(settings))
+
+        async def admit() -> None:
+            await handlers.admit(store, settings.build_needs)
+
+        async def keep_house() -> None:
+            await store.expire_releases(settings.kept_releases)
+            await clean_inbox(database)
+
+        stack.push_async_callback(performer.drain)
+        await stack.enter_async_context(outbox.relaying())
+        await stack.enter_async_context(looping("perform", performer.perform_due, every_s=1.0, wake=wake_performer))
+        await stack.enter_async_context(looping("admit", admit, every_s=2.0, wake=wake_admission))
+        await stack.enter_async_context(looping("sweep", lambda: sweep(store, services), every_s=settings.sweep_s))
+        await stack.enter_async_context(looping("housekeeping", keep_house, every_s=_HOUSEKEEPING_S))
+        await _consume(stack, database, streams, store)
+        servicer = DeploymentServer(store, logs, changes, settings.build_needs)
+        registration = (orchestrator_pb2_grpc.add_DeploymentServiceServicer_to_server, servicer)
+        await stack.enter_async_context(serving(settings.listen or address("orchestrator"), [registration]))
+        yield
+
+
+def _limits(settings: OrchestratorSettings) -> Limits:
+    return Limits(
+        queued_s=settings.queue_timeout_s,
+        building_s=settings.build_timeout_s + _BUILD_SLACK_S,
+        provisioning_s=settings.provision_timeout_s,
+    )
+
+
+def _terms(settings: OrchestratorSettings) -> Terms:
+    return Terms(build_needs=settings.build_needs, build_timeout_s=settings.build_timeout_s, lease_s=settings.lease_s)
+
+
+async def _services(stack: AsyncExitStack) -> Services:
+    channels = {name: await stack.enter_async_context(channel(address(name))) for name in ("build", "runtime", "cdn")}
+    return Services(
+        build=build_pb2_grpc.BuildServiceStub(channels["build"]),
+        runtime=runtime_pb2_grpc.RuntimeServiceStub(channels["runtime"]),
+        cdn=cdn_pb2_grpc.CdnServiceStub(channels["cdn"]),
+    )
+
+
+async def _consume(stack: AsyncExitStack, database: Database, streams: Streams, store: PostgresStore) -> None:
+    async def handle(tx: Transaction, event: Event) -> None:
+        await consumer.handle(store.work(tx), event)
+
+    for stream in (DEPLOYMENT_QUEUE, DEPLOYMENT_PROGRESS, RUNTIME_EVENTS):
+        consuming = Consumer(streams, stream, GROUP, inboxed(database, GROUP, handle))
+        await stack.enter_async_context(consuming.running())

@@ -1,0 +1,109 @@
+"""Between the contracts' messages and the domain's events and values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from shipoff.contracts.events.v1 import events_pb2
+from shipoff.contracts.orchestrator.v1 import orchestrator_pb2
+from shipoff.contracts.types.v1 import types_pb2
+from shipoff.orchestrator.domain import (
+    BuildFailed,
+    BuildSucceeded,
+    Endpoint,
+    NewDeployment,
+    Record,
+    State,
+    Step,
+)
+
+
+def state_number(state: State) -> types_pb2.DeploymentState.ValueType:
+    """The contract's number of a state."""
+    return types_pb2.DeploymentState.Value(f"DEPLOYMENT_STATE_{state.name}")
+
+
+def state_of(number: types_pb2.DeploymentState.ValueType) -> State:
+    """The state of the contract's number. Raises KeyError for unspecified."""
+    return State[types_pb2.DeploymentState.Name(number).removeprefix("DEPLOYMENT_STATE_")]
+
+
+def endpoints(messages: Iterable[types_pb2.Endpoint]) -> tuple[Endpoint, ...]:
+    """The addresses, sorted, so that the same set is the same value."""
+    return tuple(sorted((Endpoint(m.host, m.port) for m in messages), key=lambda e: (e.host, e.port)))
+
+
+def build_succeeded(message: events_pb2.BuildSucceeded) -> BuildSucceeded:
+    """The domain's event."""
+    return BuildSucceeded(
+        attempt=message.attempt,
+        artifact=message.artifact.SerializeToString(),
+        plan=message.plan.SerializeToString(),
+        static=message.artifact.kind == types_pb2.ARTIFACT_KIND_STATIC,
+        commit=message.commit,
+    )
+
+
+def build_failed(message: events_pb2.BuildFailed) -> BuildFailed:
+    """The domain's event."""
+    lost = message.failure == events_pb2.BUILD_FAILURE_BUILDER_LOST
+    return BuildFailed(attempt=message.attempt, reason=message.reason or "the build failed", lost=lost)
+
+
+def new_deployment(message: events_pb2.DeploymentRequested) -> NewDeployment:
+    """What the queue asks for. The sealed variables stay inside the request's bytes."""
+    return NewDeployment(
+        id=message.deployment_id,
+        project_id=message.project_id,
+        project_name=message.project_name,
+        team_id=message.team_id,
+        environment=message.environment,
+        request=message.SerializeToString(),
+        branch=message.branch,
+        commit=message.source.git.commit,
+        commit_message=message.commit_message,
+        trigger=message.trigger,
+        requested_by=message.requested_by,
+    )
+
+
+def deployment(record: Record, steps: Iterable[Step] = ()) -> orchestrator_pb2.Deployment:
+    """The contract's view of a stored deployment."""
+    now = record.deployment
+    request = events_pb2.DeploymentRequested.FromString(record.request)
+    message = orchestrator_pb2.Deployment(
+        id=now.id,
+        number=now.number,
+        project_id=now.project_id,
+        project_name=record.project_name,
+        team_id=now.team_id,
+        environment=now.environment,
+        state=state_number(now.state),
+        reason=now.reason,
+        source=request.source,
+        branch=record.branch,
+        commit=now.commit,
+        commit_message=record.commit_message,
+        trigger=types_pb2.Trigger.ValueType(record.trigger),
+        requested_by=record.requested_by,
+        hosts=request.hosts,
+        version=now.version,
+        transitions=[_transition(step) for step in steps],
+        variable_versions=request.configuration.variables.versions,
+        origin_deployment_id=record.origin_id,
+    )
+    message.created_at.FromDatetime(record.created_at)
+    message.changed_at.FromDatetime(record.changed_at)
+    if now.artifact and not record.artifact_expired:
+        message.artifact.ParseFromString(now.artifact)
+    if now.plan:
+        message.plan.ParseFromString(now.plan)
+    return message
+
+
+def _transition(step: Step) -> orchestrator_pb2.Transition:
+    message = orchestrator_pb2.Transition(
+        from_state=state_number(step.from_state), to_state=state_number(step.to_state), reason=step.reason, actor=step.actor
+    )
+    message.time.FromDatetime(step.time)
+    return message

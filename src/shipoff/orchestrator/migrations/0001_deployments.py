@@ -1,0 +1,106 @@
+"""Deployments, transitions, instructions, the budget."""
+
+from alembic import op
+
+from shipoff.common.outbox import INBOX_DDL, OUTBOX_DDL
+
+revision = "0001"
+down_revision = None
+
+DDL = [
+    """CREATE TABLE deployments (
+        id uuid PRIMARY KEY,
+        project_id uuid NOT NULL,
+        project_name text NOT NULL,
+        team_id uuid NOT NULL,
+        environment text NOT NULL,
+        number bigint NOT NULL CHECK (number > 0),
+        state text NOT NULL
+            CHECK (state IN ('queued', 'building', 'provisioning', 'production', 'failed', 'inactive')),
+        version bigint NOT NULL DEFAULT 1,
+        attempt bigint NOT NULL DEFAULT 0,
+        static boolean NOT NULL DEFAULT false,
+        request bytea NOT NULL,
+        artifact bytea NOT NULL DEFAULT '',
+        artifact_key text NOT NULL DEFAULT '',
+        artifact_expired boolean NOT NULL DEFAULT false,
+        plan bytea NOT NULL DEFAULT '',
+        commit text NOT NULL DEFAULT '',
+        branch text NOT NULL DEFAULT '',
+        commit_message text NOT NULL DEFAULT '',
+        reason text NOT NULL DEFAULT '',
+        trigger smallint NOT NULL,
+        requested_by text NOT NULL,
+        origin_id uuid REFERENCES deployments (id),
+        revision bigint NOT NULL DEFAULT 0,
+        endpoints jsonb NOT NULL DEFAULT '[]',
+        created_at timestamptz NOT NULL DEFAULT now(),
+        changed_at timestamptz NOT NULL DEFAULT now(),
+        deadline_at timestamptz,
+        checked_at timestamptz NOT NULL DEFAULT now(),
+        UNIQUE (project_id, number),
+        -- Serving or being put up without an artifact cannot be.
+        CHECK (state NOT IN ('provisioning', 'production') OR artifact <> '')
+    )""",
+    "CREATE UNIQUE INDEX one_production ON deployments (project_id, environment) WHERE state = 'production'",
+    "CREATE UNIQUE INDEX one_build ON deployments (project_id, environment) WHERE state = 'building'",
+    "CREATE INDEX on_the_way ON deployments (state, id) WHERE state IN ('queued', 'building', 'provisioning')",
+    "CREATE INDEX of_project ON deployments (project_id, id DESC)",
+    "CREATE INDEX kept_artifacts ON deployments (artifact_key) WHERE artifact_key <> '' AND NOT artifact_expired",
+    """CREATE TABLE transitions (
+        deployment_id uuid NOT NULL REFERENCES deployments (id),
+        version bigint NOT NULL,
+        from_state text NOT NULL,
+        to_state text NOT NULL,
+        reason text NOT NULL,
+        actor text NOT NULL,
+        time timestamptz NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (deployment_id, version),
+        CHECK ((from_state, to_state) IN (
+            ('queued', 'building'), ('queued', 'provisioning'), ('queued', 'failed'), ('queued', 'inactive'),
+            ('building', 'provisioning'), ('building', 'failed'), ('building', 'inactive'),
+            ('provisioning', 'production'), ('provisioning', 'failed'), ('provisioning', 'inactive'),
+            ('production', 'inactive'), ('production', 'failed')
+        ))
+    )""",
+    "CREATE TABLE project_numbers (project_id uuid PRIMARY KEY, last bigint NOT NULL)",
+    """CREATE TABLE environments (
+        project_id uuid NOT NULL,
+        environment text NOT NULL,
+        -- The highest deployment number that was called off after it may have been routed.
+        floor bigint NOT NULL DEFAULT 0,
+        generation bigint NOT NULL DEFAULT 0,
+        PRIMARY KEY (project_id, environment)
+    )""",
+    """CREATE TABLE instructions (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        deployment_id uuid NOT NULL REFERENCES deployments (id),
+        instruction text NOT NULL,
+        attempt bigint NOT NULL,
+        tries integer NOT NULL DEFAULT 0,
+        due_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        lease_token bigint NOT NULL DEFAULT 0,
+        lease_until timestamptz
+    )""",
+    "CREATE INDEX instructions_due ON instructions (due_at)",
+    "CREATE INDEX instructions_of ON instructions (deployment_id)",
+    """CREATE TABLE budget (
+        one boolean PRIMARY KEY DEFAULT true CHECK (one),
+        cpu_millis integer NOT NULL DEFAULT 0,
+        memory_bytes bigint NOT NULL DEFAULT 0,
+        cpu_millis_reserved integer NOT NULL DEFAULT 0 CHECK (cpu_millis_reserved >= 0),
+        memory_bytes_reserved bigint NOT NULL DEFAULT 0 CHECK (memory_bytes_reserved >= 0),
+        CHECK (cpu_millis_reserved <= cpu_millis AND memory_bytes_reserved <= memory_bytes)
+    )""",
+    "INSERT INTO budget DEFAULT VALUES",
+    """CREATE TABLE reservations (
+        deployment_id uuid PRIMARY KEY REFERENCES deployments (id),
+        cpu_millis integer NOT NULL,
+        memory_bytes bigint NOT NULL
+    )""",
+]
+
+
+def upgrade() -> None:
+    for statement in [*DDL, *OUTBOX_DDL, *INBOX_DDL]:
+        op.execute(statement)

@@ -1,0 +1,140 @@
+"""What the orchestrator needs from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from shipoff.orchestrator.domain import (
+    Deployment,
+    Event,
+    Instruction,
+    NewDeployment,
+    QueueEntry,
+    Record,
+    Reserved,
+    Resources,
+    State,
+    Step,
+    Task,
+)
+
+
+class Work(Protocol):
+    """One transaction on the stored deployments."""
+
+    async def insert(self, new: NewDeployment) -> Deployment | None:
+        """Stores a queued deployment under the project's next number; None when its id is known already."""
+
+    async def locked(self, deployment_id: str) -> Deployment | None:
+        """The deployment, locked until the transaction ends."""
+
+    async def production(self, project_id: str, environment: str) -> Deployment | None:
+        """What serves, locked."""
+
+    async def older_on_the_way(self, deployment: Deployment) -> Sequence[Deployment]:
+        """Queued and building deployments of the same environment that were accepted before this one, locked."""
+
+    async def newer_number(self, deployment: Deployment) -> int | None:
+        """The number of a deployment of the same environment that was accepted after this one and has not failed."""
+
+    async def of_project(self, project_id: str) -> Sequence[Deployment]:
+        """Every deployment of the project that is not at its end, locked."""
+
+    async def save(self, before: Deployment, after: Deployment, *, actor: str) -> None:
+        """Writes a decision: compare-and-set on the version, the transition, its event, the deadline, the reservation.
+
+        Raises Aborted when somebody else was faster.
+        """
+
+    async def instruct(self, deployment: Deployment, instruction: Instruction) -> None:
+        """Stores what has to be done, unless the same is waiting already."""
+
+    async def finish(self, task: Task) -> None:
+        """Removes a performed instruction. Raises Aborted when somebody else holds it by now."""
+
+    async def reserve(self, deployment: Deployment, needs: Resources) -> None:
+        """Takes the needs out of the budget."""
+
+    async def lock_admission(self) -> Reserved:
+        """The budget, with admission locked for everybody else."""
+
+    async def waiting(self) -> Sequence[QueueEntry]:
+        """What is queued, oldest first."""
+
+    async def next_fence(self, deployment: Deployment, *, call_off: bool = False) -> int:
+        """A new fencing token for the environment's route; `call_off` lets it beat this very deployment's."""
+
+
+class Store(Protocol):
+    """The stored deployments."""
+
+    def begin(self) -> AbstractAsyncContextManager[Work]:
+        """A transaction: everything in the block happens, or nothing."""
+
+    async def record(self, deployment_id: str) -> Record | None:
+        """A deployment with its facts."""
+
+    async def steps(self, deployment_id: str) -> Sequence[Step]:
+        """Its transitions, oldest first."""
+
+    async def page(
+        self, project_id: str, *, environment: str, states: Sequence[State], number: int, before: str, limit: int
+    ) -> Sequence[Record]:
+        """Deployments of a project, newest first, accepted before the one with the id `before`."""
+
+    async def serving(self, project_id: str, environment: str) -> Record | None:
+        """What is in PRODUCTION."""
+
+    async def queue(self) -> tuple[Sequence[tuple[Record, QueueEntry]], Reserved]:
+        """What waits and what builds, and the budget."""
+
+    async def claim(self, *, limit: int, lease_s: float) -> Sequence[Task]:
+        """Takes due instructions for this process for a while."""
+
+    async def renew(self, task: Task, lease_s: float) -> bool:
+        """Holds on to an instruction; False when it is lost."""
+
+    async def put_off(self, task: Task, delay_s: float) -> None:
+        """Gives an instruction back, to be tried again after a while."""
+
+    async def overdue(self) -> Sequence[tuple[str, float]]:
+        """Deployments past their deadline, with the limit in seconds."""
+
+    async def unchecked(self, *, idle_s: float, limit: int) -> Sequence[Deployment]:
+        """Building and provisioning deployments nobody has looked after for `idle_s`; marks them as looked after."""
+
+    async def expire_releases(self, keep: int) -> int:
+        """Lets go of artifacts beyond the newest `keep` of each environment; how many."""
+
+
+class Outside(Protocol):
+    """The other services, as far as an instruction needs them."""
+
+    async def start_build(self, record: Record, *, limits: Resources, timeout_s: int) -> None:
+        """Starts the record's attempt."""
+
+    async def cancel_build(self, deployment_id: str, attempt: int) -> None:
+        """Stops an attempt."""
+
+    async def publish(self, record: Record) -> None:
+        """Unpacks a static release at the edge."""
+
+    async def apply_workload(self, record: Record) -> None:
+        """Stores what shall run."""
+
+    async def stop_workload(self, deployment_id: str) -> None:
+        """Wants it gone."""
+
+    async def set_route(self, record: Record, fence: int) -> None:
+        """Points the environment at the deployment. Raises Aborted when a higher fence stands."""
+
+    async def remove_route(self, deployment: Deployment) -> None:
+        """Takes the environment off the edge."""
+
+    async def build_outcome(self, deployment: Deployment) -> Event | None:
+        """The domain event that an attempt amounts to by now; None while it runs. Raises NotFound when it is unknown."""
+
+    async def workload_outcome(self, deployment: Deployment) -> Event | None:
+        """The domain event that a workload amounts to by now; None while it starts. Raises NotFound when it is unknown."""

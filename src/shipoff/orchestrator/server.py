@@ -1,0 +1,214 @@
+"""DeploymentService: gRPC ↔ domain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc.aio
+
+from shipoff.common.errors import InvalidInput, NotFound, PreconditionFailed
+from shipoff.contracts.events.v1 import events_pb2
+from shipoff.contracts.log.v1 import log_pb2, log_pb2_grpc
+from shipoff.contracts.orchestrator.v1 import orchestrator_pb2 as pb
+from shipoff.contracts.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
+from shipoff.contracts.types.v1 import types_pb2
+from shipoff.orchestrator import handlers, messages
+from shipoff.orchestrator.domain import RESTING, NewDeployment, QueueEntry, Record, Reserved, Resources, State, starting_order
+from shipoff.orchestrator.ports import Store
+
+_PAGE = 50
+_LOG_PAGE = 1000
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Changes:
+    """Wakes watchers when a deployment changed in this process; they look at least once a second for the others'."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def notify(self) -> None:
+        """Something was committed."""
+        self._event.set()
+        self._event = asyncio.Event()
+
+    async def wait(self, at_most_s: float = 1.0) -> None:
+        """Returns at the next change, or after a second."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._event.wait(), at_most_s)
+
+
+class DeploymentServer(pb_grpc.DeploymentServiceServicer):
+    """The public methods; authorisation is the gateway's."""
+
+    def __init__(self, store: Store, logs: log_pb2_grpc.LogServiceStub, changes: Changes, build_needs: Resources) -> None:
+        self._store = store
+        self._logs = logs
+        self._changes = changes
+        self._build_needs = build_needs
+
+    async def CreateDeployment(self, request: pb.CreateDeploymentRequest, context: Context) -> pb.CreateDeploymentResponse:
+        origin = await self._record(request.from_deployment_id)
+        if not origin.deployment.artifact or origin.artifact_expired:
+            raise PreconditionFailed(
+                f"deployment #{origin.deployment.number} has no artifact that is still kept",
+                remedy="deploy its commit again instead",
+            )
+        async with self._store.begin() as work:
+            await handlers.accept(work, _from_origin(origin, request))
+        record = await self._record(request.deployment_id)
+        return pb.CreateDeploymentResponse(
+            deployment=messages.deployment(record, await self._store.steps(request.deployment_id))
+        )
+
+    async def GetDeployment(self, request: pb.GetDeploymentRequest, context: Context) -> pb.GetDeploymentResponse:
+        return pb.GetDeploymentResponse(deployment=await self._message(request.deployment_id))
+
+    async def ListDeployments(self, request: pb.ListDeploymentsRequest, context: Context) -> pb.ListDeploymentsResponse:
+        limit = request.page_size or _PAGE
+        found = await self._store.page(
+            request.project_id,
+            environment=request.environment,
+            states=[messages.state_of(state) for state in request.states],
+            number=request.number,
+            before=request.page_token,
+            limit=limit + 1,
+        )
+        page = found[:limit]
+        return pb.ListDeploymentsResponse(
+            deployments=[messages.deployment(record) for record in page],
+            next_page_token=page[-1].deployment.id if len(found) > limit else "",
+        )
+
+    async def WatchDeployment(
+        self, request: pb.WatchDeploymentRequest, context: Context
+    ) -> AsyncIterator[pb.WatchDeploymentResponse]:
+        seen = 0
+        while True:
+            message = await self._message(request.deployment_id)
+            if message.version > seen:
+                seen = message.version
+                yield pb.WatchDeploymentResponse(deployment=message)
+            if messages.state_of(message.state) in RESTING:
+                return
+            await self._changes.wait()
+
+    async def CancelDeployment(self, request: pb.CancelDeploymentRequest, context: Context) -> pb.CancelDeploymentResponse:
+        await handlers.cancel(self._store, request.deployment_id, request.cancelled_by)
+        return pb.CancelDeploymentResponse(deployment=await self._message(request.deployment_id))
+
+    async def StreamDeploymentLogs(
+        self, request: pb.StreamDeploymentLogsRequest, context: Context
+    ) -> AsyncIterator[pb.StreamDeploymentLogsResponse]:
+        position = 0
+        while True:
+            # Asked before the read: what was logged until it rested is in the store by the time of the last read.
+            resting = (await self._record(request.deployment_id)).deployment.state in RESTING
+            read = log_pb2.ReadLogsRequest(deployment_id=request.deployment_id, after=position, limit=_LOG_PAGE)
+            page = await self._logs.ReadLogs(read)
+            for entry in page.entries:
+                position = entry.position
+                yield pb.StreamDeploymentLogsResponse(source=entry.source, line=entry.line)
+            if not page.more and (resting or not request.follow):
+                return
+            if not page.entries:
+                await self._changes.wait(0.2)
+
+    async def ListQueue(self, request: pb.ListQueueRequest, context: Context) -> pb.ListQueueResponse:
+        entries, reserved = await self._store.queue()
+        records = {entry.deployment.id: record for record, entry in entries}
+        building = [entry for _, entry in entries if entry.deployment.state is State.BUILDING]
+        waiting = starting_order([entry for _, entry in entries if entry.deployment.state is State.QUEUED])
+        places = [(entry, 0) for entry in building] + [(entry, place) for place, entry in enumerate(waiting, 1)]
+        wanted = set(request.team_ids)
+        return pb.ListQueueResponse(
+            entries=[
+                self._queue_entry(records[entry.deployment.id], entry, place, reserved)
+                for entry, place in places
+                if not wanted or entry.deployment.team_id in wanted
+            ],
+            budget=_resources(reserved.budget),
+            reserved=_resources(reserved.reserved),
+        )
+
+    def _queue_entry(self, record: Record, entry: QueueEntry, place: int, reserved: Reserved) -> pb.QueueEntry:
+        now = record.deployment
+        message = pb.QueueEntry(
+            deployment_id=now.id,
+            project_id=now.project_id,
+            project_name=record.project_name,
+            team_id=now.team_id,
+            environment=now.environment,
+            number=now.number,
+            state=messages.state_number(now.state),
+            position=place,
+            needs=_resources(self._build_needs),
+            waits_for=_waits_for(entry, place, self._build_needs, reserved),
+        )
+        message.queued_at.FromDatetime(record.created_at)
+        return message
+
+    async def _record(self, deployment_id: str) -> Record:
+        record = await self._store.record(deployment_id)
+        if record is None:
+            raise NotFound("there is no such deployment")
+        return record
+
+    async def _message(self, deployment_id: str) -> pb.Deployment:
+        record = await self._record(deployment_id)
+        return messages.deployment(record, await self._store.steps(deployment_id))
+
+
+def _resources(value: Resources) -> types_pb2.Resources:
+    return types_pb2.Resources(cpu_millis=value.cpu_millis, memory_bytes=value.memory_bytes)
+
+
+def _waits_for(entry: QueueEntry, place: int, needs: Resources, reserved: Reserved) -> str:
+    if place == 0:
+        return ""
+    if entry.environment_busy:
+        return f"the running build of its environment {entry.deployment.environment}"
+    if not needs.within(reserved.free):
+        free = reserved.free
+        return (
+            f"{needs.memory_bytes / 1e9:.1f} GB and {needs.cpu_millis / 1000:.1f} cores;"
+            f" {free.memory_bytes / 1e9:.1f} GB and {free.cpu_millis / 1000:.1f} cores are free"
+        )
+    return "its turn"
+
+
+def _from_origin(origin: Record, request: pb.CreateDeploymentRequest) -> NewDeployment:
+    """A deployment of the origin's artifact, with its configuration or the one that is given instead."""
+    if request.trigger == types_pb2.TRIGGER_PROMOTE and not request.hosts:
+        raise InvalidInput("a promotion needs the target environment's hosts", field="hosts")
+    facts = events_pb2.DeploymentRequested.FromString(origin.request)
+    facts.deployment_id = request.deployment_id
+    facts.environment = request.environment or origin.deployment.environment
+    facts.trigger = request.trigger
+    facts.requested_by = request.requested_by
+    facts.requested_at.GetCurrentTime()
+    if request.HasField("configuration"):
+        facts.configuration.CopyFrom(request.configuration)
+    if request.hosts:
+        del facts.hosts[:]
+        facts.hosts.extend(request.hosts)
+    return NewDeployment(
+        id=request.deployment_id,
+        project_id=origin.deployment.project_id,
+        project_name=origin.project_name,
+        team_id=origin.deployment.team_id,
+        environment=facts.environment,
+        request=facts.SerializeToString(),
+        branch=origin.branch,
+        commit=origin.deployment.commit,
+        commit_message=origin.commit_message,
+        trigger=request.trigger,
+        requested_by=request.requested_by,
+        origin_id=origin.deployment.id,
+        artifact=origin.deployment.artifact,
+        plan=origin.deployment.plan,
+        static=origin.deployment.static,
+    )

@@ -1,0 +1,179 @@
+"""The state machine: one table, and `decide`. Nothing else changes a deployment's state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from shipoff.orchestrator.domain import (
+    MAX_ATTEMPTS,
+    ArtifactKnown,
+    BuildFailed,
+    BuildSucceeded,
+    Cancelled,
+    DeadlinePassed,
+    Decision,
+    Deployment,
+    EndpointsReady,
+    Event,
+    Instruction,
+    ProjectRemoved,
+    ProvisionFailed,
+    ReleasePublished,
+    Replaced,
+    RouteSwitched,
+    RouteTaken,
+    SlotGranted,
+    State,
+    Superseded,
+)
+
+Rule = Callable[[Deployment, Any], Decision | None]
+
+
+def _to(deployment: Deployment, state: State, reason: str = "", *instructions: Instruction) -> Decision:
+    return Decision(replace(deployment, state=state, reason=reason), instructions)
+
+
+def _start_build(deployment: Deployment, _: SlotGranted) -> Decision | None:
+    if deployment.artifact:
+        return None
+    started = replace(deployment, attempt=deployment.attempt + 1)
+    return _to(started, State.BUILDING, "", Instruction.START_BUILD)
+
+
+def _provision_known(deployment: Deployment, _: ArtifactKnown) -> Decision | None:
+    if not deployment.artifact:
+        return None
+    return _to(deployment, State.PROVISIONING, "", Instruction.PROVISION)
+
+
+def _built(deployment: Deployment, event: BuildSucceeded) -> Decision | None:
+    if event.attempt != deployment.attempt:
+        return None
+    built = replace(
+        deployment,
+        artifact=event.artifact,
+        plan=event.plan,
+        static=event.static,
+        commit=event.commit or deployment.commit,
+    )
+    return _to(built, State.PROVISIONING, "", Instruction.PROVISION)
+
+
+def _build_failed(deployment: Deployment, event: BuildFailed) -> Decision | None:
+    if event.attempt != deployment.attempt:
+        return None
+    if event.lost and deployment.attempt < MAX_ATTEMPTS:
+        again = replace(deployment, attempt=deployment.attempt + 1)
+        return Decision(again, (Instruction.START_BUILD,))
+    return _to(deployment, State.FAILED, event.reason)
+
+
+def _published(deployment: Deployment, _: ReleasePublished) -> Decision | None:
+    return Decision(deployment, (Instruction.SWITCH_ROUTE,)) if deployment.static else None
+
+
+def _endpoints(deployment: Deployment, event: EndpointsReady) -> Decision | None:
+    if deployment.static or event.revision <= deployment.revision:
+        return None
+    ready = replace(deployment, revision=event.revision, endpoints=event.endpoints)
+    # An empty set keeps the route: the edge goes on trying the addresses it has while instances restart.
+    return Decision(ready, (Instruction.SWITCH_ROUTE,) if event.endpoints else ())
+
+
+def _switched(deployment: Deployment, event: RouteSwitched) -> Decision | None:
+    return _to(deployment, State.PRODUCTION) if event.revision == deployment.revision or deployment.static else None
+
+
+def _outrun(deployment: Deployment, _: RouteTaken) -> Decision:
+    stop = () if deployment.static else (Instruction.STOP_WORKLOAD,)
+    return _to(deployment, State.INACTIVE, "superseded: a newer deployment serves already", *stop)
+
+
+def _fail(deployment: Deployment, event: ProvisionFailed) -> Decision:
+    return _to(deployment, State.FAILED, event.reason, *_undo(deployment))
+
+
+def _supersede(deployment: Deployment, event: Superseded) -> Decision:
+    return _to(deployment, State.INACTIVE, f"superseded by #{event.by_number}", *_undo(deployment))
+
+
+def _cancel(deployment: Deployment, event: Cancelled) -> Decision:
+    return _to(deployment, State.INACTIVE, f"cancelled by {event.actor}" if event.actor else "cancelled", *_undo(deployment))
+
+
+def _time_out(deployment: Deployment, event: DeadlinePassed) -> Decision:
+    reasons = {
+        State.QUEUED: "no build slot got free",
+        State.BUILDING: "the build timed out: it did not end",
+        State.PROVISIONING: "it never became ready",
+    }
+    reason = f"{reasons[deployment.state]} within {event.limit_s:.0f} s"
+    return _to(deployment, State.FAILED, reason, *_undo(deployment))
+
+
+def _replace(deployment: Deployment, event: Replaced) -> Decision:
+    return _to(deployment, State.INACTIVE, f"replaced by #{event.by_number}", *_undo(deployment))
+
+
+def _remove(deployment: Deployment, _: ProjectRemoved) -> Decision:
+    return _to(deployment, State.INACTIVE, "the project was deleted", *_undo(deployment), Instruction.REMOVE_ROUTE)
+
+
+def _undo(deployment: Deployment) -> tuple[Instruction, ...]:
+    """What takes back what the present state has begun."""
+    if deployment.state is State.BUILDING:
+        return (Instruction.CANCEL_BUILD,)
+    stop = () if deployment.static else (Instruction.STOP_WORKLOAD,)
+    if deployment.state is State.PROVISIONING:
+        return (Instruction.RESTORE_ROUTE, *stop)
+    return stop if deployment.state is State.PRODUCTION else ()
+
+
+_ON_THE_WAY = (State.QUEUED, State.BUILDING, State.PROVISIONING)
+
+TABLE: dict[tuple[State, type], Rule] = {
+    (State.QUEUED, SlotGranted): _start_build,
+    (State.QUEUED, ArtifactKnown): _provision_known,
+    (State.BUILDING, BuildSucceeded): _built,
+    (State.BUILDING, BuildFailed): _build_failed,
+    (State.PROVISIONING, ReleasePublished): _published,
+    (State.PROVISIONING, EndpointsReady): _endpoints,
+    (State.PROVISIONING, RouteSwitched): _switched,
+    (State.PROVISIONING, RouteTaken): _outrun,
+    (State.PROVISIONING, ProvisionFailed): _fail,
+    (State.PRODUCTION, EndpointsReady): _endpoints,
+    (State.PRODUCTION, Replaced): _replace,
+    (State.PRODUCTION, ProjectRemoved): _remove,
+    **{(state, Superseded): _supersede for state in (State.QUEUED, State.BUILDING)},
+    **{(state, Cancelled): _cancel for state in _ON_THE_WAY},
+    **{(state, ProjectRemoved): _remove for state in _ON_THE_WAY},
+    **{(state, DeadlinePassed): _time_out for state in _ON_THE_WAY},
+}
+
+# The transitions that the table can make, for the diagram and for the check of recorded histories.
+LEGAL: frozenset[tuple[State, State]] = frozenset(
+    {
+        (State.QUEUED, State.BUILDING),
+        (State.QUEUED, State.PROVISIONING),
+        (State.BUILDING, State.PROVISIONING),
+        (State.PROVISIONING, State.PRODUCTION),
+        (State.PRODUCTION, State.INACTIVE),
+        *((state, State.FAILED) for state in _ON_THE_WAY),
+        *((state, State.INACTIVE) for state in _ON_THE_WAY),
+    }
+)
+
+
+def decide(deployment: Deployment, event: Event) -> Decision | None:
+    """The deployment after the event and what has to be done; None when the event changes nothing here.
+
+    A stale event (of an older attempt or revision) and one that the state does not know are such.
+    """
+    rule = TABLE.get((deployment.state, type(event)))
+    decision = rule(deployment, event) if rule else None
+    if decision is None:
+        return None
+    return replace(decision, deployment=replace(decision.deployment, version=deployment.version + 1))

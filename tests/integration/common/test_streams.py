@@ -1,0 +1,213 @@
+"""Streams, outbox and inbox on a real Valkey and a real PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+import sqlalchemy as sa
+
+from shipoff.common.errors import InvalidInput, TemporaryError
+from shipoff.common.ids import new_id
+from shipoff.common.outbox import Outbox, inboxed
+from shipoff.common.postgres import Database, Transaction
+from shipoff.common.streams import (
+    DEPLOYMENT_QUEUE,
+    LOGS_INGEST,
+    Consumer,
+    ConsumerOptions,
+    Event,
+    Streams,
+    decode,
+    envelope,
+)
+from shipoff.contracts.events.v1 import events_pb2
+
+QUICK = ConsumerOptions(
+    block_ms=50, reclaim_idle_s=0.3, first_backoff_s=0.05, longest_backoff_s=0.2, max_tries=3, upkeep_s=0.05
+)
+
+
+@pytest.fixture
+async def streams(redis_url: str) -> AsyncIterator[Streams]:
+    async with Streams.open(redis_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def database(database_url_for) -> AsyncIterator[Database]:
+    async with Database.open(await database_url_for("orchestrator")) as opened:
+        yield opened
+
+
+def started(attempt: int) -> events_pb2.BuildStarted:
+    return events_pb2.BuildStarted(deployment_id=new_id(), attempt=attempt)
+
+
+class Recorder:
+    """A handler that remembers, and fails as told."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.failures: dict[int, list[Exception]] = {}
+
+    async def __call__(self, events: Sequence[Event]) -> None:
+        for event in events:
+            attempt = event.message.attempt
+            if self.failures.get(attempt):
+                raise self.failures[attempt].pop(0)
+        self.seen += [event.message.attempt for event in events]
+
+
+async def test_events_arrive_decoded_and_are_removed_once_acknowledged(streams, eventually):
+    recorder = Recorder()
+    async with Consumer(streams, LOGS_INGEST, "log", recorder, options=QUICK).running():
+        await streams.publish(LOGS_INGEST, [started(1), started(2)], tenant_id="t")
+        await eventually(lambda: sorted(recorder.seen) == [1, 2])
+
+        async def empty() -> bool:
+            return await streams.client.xlen(LOGS_INGEST) == 0
+
+        await eventually(empty)
+
+
+async def test_a_temporary_failure_is_tried_until_it_works_and_holds_up_nobody(streams, eventually):
+    recorder = Recorder()
+    recorder.failures[1] = [TemporaryError("away")] * 8
+    async with Consumer(streams, LOGS_INGEST, "log", recorder, options=QUICK).running():
+        await streams.publish(LOGS_INGEST, [started(1), started(2)], tenant_id="t")
+        await eventually(lambda: recorder.seen == [2])
+        await eventually(lambda: recorder.seen == [2, 1])
+    assert await streams.client.xlen(f"{LOGS_INGEST}.dead") == 0
+
+
+async def test_a_poison_event_is_dead_lettered_with_its_reason_after_its_tries(streams, eventually):
+    recorder = Recorder()
+    recorder.failures[1] = [ValueError("poison")] * 100
+    recorder.failures[3] = [InvalidInput("no sense in it")]
+    async with Consumer(streams, LOGS_INGEST, "log", recorder, options=QUICK).running():
+        await streams.publish(LOGS_INGEST, [started(1), started(2), started(3)], tenant_id="t")
+
+        async def buried() -> bool:
+            return await streams.client.xlen(f"{LOGS_INGEST}.dead") == 2
+
+        await eventually(buried)
+    assert recorder.seen == [2]
+    dead = {fields[b"reason"].decode() for _, fields in await streams.client.xrange(f"{LOGS_INGEST}.dead")}
+    assert dead == {"ValueError: poison", "InvalidInput: no sense in it"}
+    # Once with its neighbours, then alone as often as it may.
+    assert 100 - len(recorder.failures[1]) == QUICK.max_tries + 1
+
+
+async def test_what_is_no_event_at_all_is_dead_lettered(streams, eventually):
+    async with Consumer(streams, LOGS_INGEST, "log", Recorder(), options=QUICK).running():
+        await streams.append(LOGS_INGEST, [b"\xff\xff"])
+
+        async def buried() -> bool:
+            return await streams.client.xlen(f"{LOGS_INGEST}.dead") == 1
+
+        await eventually(buried)
+
+
+async def test_what_a_dead_consumer_left_is_taken_over(streams, eventually):
+    await streams.client.xgroup_create(LOGS_INGEST, "log", id="0", mkstream=True)
+    await streams.publish(LOGS_INGEST, [started(7)], tenant_id="t")
+    await streams.client.xreadgroup("log", "dead-consumer", {LOGS_INGEST: ">"})
+    recorder = Recorder()
+    async with Consumer(streams, LOGS_INGEST, "log", recorder, options=QUICK).running():
+        await eventually(lambda: recorder.seen == [7])
+
+
+async def test_nothing_is_trimmed_ahead_of_the_slowest_group(streams, eventually):
+    from shipoff.common.streams import RUNTIME_EVENTS
+
+    fast, slow = Recorder(), Recorder()
+    await streams.client.xgroup_create(RUNTIME_EVENTS, "worker", id="0", mkstream=True)
+    async with Consumer(streams, RUNTIME_EVENTS, "orchestrator", fast, options=QUICK).running():
+        await streams.publish(RUNTIME_EVENTS, [started(n) for n in range(5)], tenant_id="t")
+        await eventually(lambda: len(fast.seen) == 5)
+        await streams.trim(RUNTIME_EVENTS)
+        assert await streams.client.xlen(RUNTIME_EVENTS) == 5
+        async with Consumer(streams, RUNTIME_EVENTS, "worker", slow, options=QUICK).running():
+            await eventually(lambda: len(slow.seen) == 5)
+
+            async def empty() -> bool:
+                return await streams.client.xlen(RUNTIME_EVENTS) == 0
+
+            await eventually(empty)
+
+
+async def test_an_event_leaves_only_with_its_transaction(streams, database, eventually):
+    outbox = Outbox(database, streams, producing=[DEPLOYMENT_QUEUE])
+    async with outbox.relaying():
+        with pytest.raises(RuntimeError):
+            async with database.transaction() as tx:
+                await outbox.emit(tx, DEPLOYMENT_QUEUE, started(1), tenant_id="t")
+                raise RuntimeError
+        async with database.transaction() as tx:
+            await outbox.emit(tx, DEPLOYMENT_QUEUE, started(2), tenant_id="t")
+
+        async def published() -> list[int]:
+            return [decode(fields[b"e"]).message.attempt for _, fields in await streams.client.xrange(DEPLOYMENT_QUEUE)]
+
+        async def one() -> bool:
+            return bool(await published())
+
+        await eventually(one)
+        assert await published() == [2]
+
+
+async def test_an_unacknowledged_event_is_published_again_after_redis_lost_everything(streams, database, eventually):
+    outbox = Outbox(database, streams, producing=[DEPLOYMENT_QUEUE])
+    recorder = Recorder()
+    async with database.transaction() as tx:
+        await outbox.emit(tx, DEPLOYMENT_QUEUE, started(1), tenant_id="t")
+    await outbox.publish_pending()
+    await streams.client.flushall()
+    consumer = Consumer(streams, DEPLOYMENT_QUEUE, "orchestrator", recorder, options=QUICK)
+    async with outbox.relaying(), consumer.running():
+        await eventually(lambda: recorder.seen == [1])
+
+        async def forgotten() -> bool:
+            return await database.one_or_none(sa.text("SELECT count(*) AS n FROM outbox")) == {"n": 0}
+
+        await eventually(forgotten)
+
+
+async def test_a_consumer_goes_on_after_flushall(streams, eventually):
+    recorder = Recorder()
+    async with Consumer(streams, LOGS_INGEST, "log", recorder, options=QUICK).running():
+        await streams.publish(LOGS_INGEST, [started(1)], tenant_id="t")
+        await eventually(lambda: recorder.seen == [1])
+        await streams.client.flushall()
+        await streams.publish(LOGS_INGEST, [started(2)], tenant_id="t")
+        await eventually(lambda: recorder.seen == [1, 2])
+
+
+async def test_an_event_delivered_twice_is_handled_once(database):
+    handled: list[str] = []
+
+    async def handle(tx: Transaction, event: Event) -> None:
+        handled.append(event.id)
+
+    event = decode(envelope(started(1), tenant_id="t").SerializeToString())
+    deliver = inboxed(database, "g", handle)
+    for _ in range(100):
+        await deliver([event])
+    assert handled == [event.id]
+
+
+async def test_a_handler_that_fails_leaves_no_trace_of_the_event(database):
+    async def fail(tx: Transaction, event: Event) -> None:
+        raise TemporaryError("away")
+
+    handled: list[str] = []
+
+    async def handle(tx: Transaction, event: Event) -> None:
+        handled.append(event.id)
+
+    event = decode(envelope(started(1), tenant_id="t").SerializeToString())
+    with pytest.raises(TemporaryError):
+        await inboxed(database, "g", fail)([event])
+    await inboxed(database, "g", handle)([event])
+    assert handled == [event.id]

@@ -1,0 +1,144 @@
+"""The state machine, row by row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shipoff.orchestrator.domain import (
+    MAX_ATTEMPTS,
+    TERMINAL,
+    ArtifactKnown,
+    BuildFailed,
+    BuildSucceeded,
+    Cancelled,
+    DeadlinePassed,
+    Deployment,
+    Endpoint,
+    EndpointsReady,
+    Instruction,
+    ProjectRemoved,
+    ProvisionFailed,
+    ReleasePublished,
+    Replaced,
+    RouteSwitched,
+    RouteTaken,
+    SlotGranted,
+    State,
+    Superseded,
+)
+from shipoff.orchestrator.transitions import LEGAL, TABLE, decide
+
+HERE = (Endpoint("127.0.0.1", 4000),)
+QUEUED = Deployment(id="d", number=3, project_id="p", team_id="t", environment="production", state=State.QUEUED)
+BUILDING = replace(QUEUED, state=State.BUILDING, attempt=1)
+PROVISIONING = replace(BUILDING, state=State.PROVISIONING, artifact=b"a", plan=b"p")
+STATIC = replace(PROVISIONING, static=True)
+READY = replace(PROVISIONING, revision=1, endpoints=HERE)
+PRODUCTION = replace(READY, state=State.PRODUCTION)
+I = Instruction  # noqa: E741 - rows stay on one line
+
+ROWS = [
+    (QUEUED, SlotGranted(), State.BUILDING, [I.START_BUILD]),
+    (replace(QUEUED, artifact=b"a"), ArtifactKnown(), State.PROVISIONING, [I.PROVISION]),
+    (QUEUED, Superseded(4), State.INACTIVE, []),
+    (QUEUED, Cancelled("ada"), State.INACTIVE, []),
+    (QUEUED, DeadlinePassed(60), State.FAILED, []),
+    (QUEUED, ProjectRemoved(), State.INACTIVE, [I.REMOVE_ROUTE]),
+    (BUILDING, BuildSucceeded(1, b"a", b"p", static=False), State.PROVISIONING, [I.PROVISION]),
+    (BUILDING, BuildFailed(1, "npm run build exited with code 1"), State.FAILED, []),
+    (BUILDING, BuildFailed(1, "lost", lost=True), State.BUILDING, [I.START_BUILD]),
+    (replace(BUILDING, attempt=MAX_ATTEMPTS), BuildFailed(MAX_ATTEMPTS, "lost", lost=True), State.FAILED, []),
+    (BUILDING, Superseded(4), State.INACTIVE, [I.CANCEL_BUILD]),
+    (BUILDING, Cancelled("ada"), State.INACTIVE, [I.CANCEL_BUILD]),
+    (BUILDING, DeadlinePassed(60), State.FAILED, [I.CANCEL_BUILD]),
+    (BUILDING, ProjectRemoved(), State.INACTIVE, [I.CANCEL_BUILD, I.REMOVE_ROUTE]),
+    (STATIC, ReleasePublished(), State.PROVISIONING, [I.SWITCH_ROUTE]),
+    (STATIC, RouteSwitched(0), State.PRODUCTION, []),
+    (PROVISIONING, EndpointsReady(1, HERE), State.PROVISIONING, [I.SWITCH_ROUTE]),
+    (READY, RouteSwitched(1), State.PRODUCTION, []),
+    (READY, RouteTaken(), State.INACTIVE, [I.STOP_WORKLOAD]),
+    (READY, ProvisionFailed("crash loop"), State.FAILED, [I.RESTORE_ROUTE, I.STOP_WORKLOAD]),
+    (STATIC, ProvisionFailed("refused"), State.FAILED, [I.RESTORE_ROUTE]),
+    (READY, Cancelled("ada"), State.INACTIVE, [I.RESTORE_ROUTE, I.STOP_WORKLOAD]),
+    (READY, DeadlinePassed(60), State.FAILED, [I.RESTORE_ROUTE, I.STOP_WORKLOAD]),
+    (READY, ProjectRemoved(), State.INACTIVE, [I.RESTORE_ROUTE, I.STOP_WORKLOAD, I.REMOVE_ROUTE]),
+    (PRODUCTION, EndpointsReady(2, HERE), State.PRODUCTION, [I.SWITCH_ROUTE]),
+    (PRODUCTION, EndpointsReady(2, ()), State.PRODUCTION, []),
+    (PRODUCTION, Replaced(4), State.INACTIVE, [I.STOP_WORKLOAD]),
+    (replace(STATIC, state=State.PRODUCTION), Replaced(4), State.INACTIVE, []),
+    (PRODUCTION, ProjectRemoved(), State.INACTIVE, [I.STOP_WORKLOAD, I.REMOVE_ROUTE]),
+]
+
+STALE = [
+    (replace(QUEUED, artifact=b"a"), SlotGranted()),
+    (QUEUED, ArtifactKnown()),
+    (replace(BUILDING, attempt=2), BuildSucceeded(1, b"a", b"p", static=False)),
+    (replace(BUILDING, attempt=2), BuildFailed(1, "old")),
+    (PROVISIONING, ReleasePublished()),
+    (STATIC, EndpointsReady(1, HERE)),
+    (READY, EndpointsReady(1, HERE)),
+    (replace(READY, revision=2), RouteSwitched(1)),
+]
+
+EVENTS = [
+    SlotGranted(),
+    ArtifactKnown(),
+    BuildSucceeded(1, b"a", b"p", static=False),
+    BuildFailed(1, "x"),
+    BuildFailed(1, "x", lost=True),
+    ReleasePublished(),
+    EndpointsReady(1, HERE),
+    EndpointsReady(2, ()),
+    RouteSwitched(0),
+    RouteSwitched(1),
+    RouteTaken(),
+    ProvisionFailed("x"),
+    Superseded(9),
+    Cancelled("ada"),
+    Replaced(9),
+    ProjectRemoved(),
+    DeadlinePassed(1.0),
+]
+
+
+@pytest.mark.parametrize(("before", "event", "state", "instructions"), ROWS)
+def test_row(before, event, state, instructions):
+    decision = decide(before, event)
+    assert decision is not None
+    assert decision.deployment.state is state
+    assert list(decision.instructions) == instructions
+    assert decision.deployment.version == before.version + 1
+
+
+@pytest.mark.parametrize(("deployment", "event"), STALE)
+def test_a_stale_event_changes_nothing(deployment, event):
+    assert decide(deployment, event) is None
+
+
+@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_every_pair_outside_the_table_is_rejected(state, event):
+    if (state, type(event)) not in TABLE:
+        assert decide(replace(READY, state=state), event) is None
+
+
+def test_every_row_of_the_table_has_an_example():
+    assert {(before.state, type(event)) for before, event, _, _ in ROWS} == set(TABLE)
+
+
+@given(st.lists(st.sampled_from(EVENTS), max_size=30))
+def test_any_sequence_of_events_makes_legal_transitions_only(events):
+    deployment = QUEUED
+    for event in events:
+        decision = decide(deployment, event)
+        if decision is None:
+            continue
+        after = decision.deployment
+        assert deployment.state not in TERMINAL
+        assert after.state is deployment.state or (deployment.state, after.state) in LEGAL
+        assert after.state not in (State.PROVISIONING, State.PRODUCTION) or after.artifact
+        deployment = after
