@@ -140,10 +140,14 @@ async def test_nothing_is_trimmed_ahead_of_the_slowest_group(streams, eventually
 async def test_an_event_leaves_only_with_its_transaction(streams, database, eventually):
     outbox = Outbox(database, streams, producing=[DEPLOYMENT_QUEUE])
     async with outbox.relaying():
-        with pytest.raises(RuntimeError):
+
+        async def emit_and_fail() -> None:
             async with database.transaction() as tx:
                 await outbox.emit(tx, DEPLOYMENT_QUEUE, started(1), tenant_id="t")
                 raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            await emit_and_fail()
         async with database.transaction() as tx:
             await outbox.emit(tx, DEPLOYMENT_QUEUE, started(2), tenant_id="t")
 
