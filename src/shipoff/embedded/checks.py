@@ -92,7 +92,7 @@ def _by_whom(port: int) -> str:
     """The listening process, as far as this account may see it."""
     try:
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            if connection.status == psutil.CONN_LISTEN and connection.pid and connection.laddr[1:] == (port,):
                 process = psutil.Process(connection.pid)
                 return f" by process {process.pid} ({process.name()})"
     except psutil.Error:

@@ -1,7 +1,36 @@
-"""The verbs that run the platform itself: serve, up, down. shipoff.__main__ adds them to the client's."""
+"""The verbs that run the platform itself: serve, up, down. shipoff.__main__ adds them to the client's.
+
+What they do is loaded when they are called: the client's verbs start without it.
+"""
 
 from __future__ import annotations
 
-_STOP_S = 60.0
-_KILL_S = 10.0
-_LOG_BYTES = 10 << 20
+from typing import Annotated
+
+import typer
+
+
+def serve(names: Annotated[list[str] | None, typer.Argument(metavar="[SERVICE…|all]")] = None) -> None:
+    """Run services, alone or together, against the databases that the settings name."""
+    from shipoff.embedded import control
+
+    control.serve(names or [])
+
+
+def up(
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Give the terminal back once everything is live.")] = False,
+    separate: Annotated[bool, typer.Option("--separate", help="Each service in a process of its own.")] = False,
+    no_sample: Annotated[bool, typer.Option("--no-sample", help="Do not deploy the sample app.")] = False,
+    report_fd: Annotated[int | None, typer.Option("--report-fd", hidden=True)] = None,
+) -> None:
+    """Start the whole platform on this machine: databases, edge, services, and a sample app."""
+    from shipoff.embedded import control
+
+    control.up(separate=separate, sample=not no_sample, detach=detach, report_fd=report_fd)
+
+
+def down() -> None:
+    """Stop the platform of this data folder, and wait until it has stopped."""
+    from shipoff.embedded import control
+
+    control.down()

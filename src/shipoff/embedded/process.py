@@ -26,6 +26,7 @@ from shipoff.embedded.layout import Account, write_private
 _LOG_BYTES = 10 << 20
 # Start times are computed from the boot time, which an adjusted clock moves.
 _START_TOLERANCE_S = 2.0
+_LEFTOVER_S = 20.0
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "TZ": "UTC"}
 
 
@@ -49,16 +50,32 @@ def environment(**more: str) -> dict[str, str]:
     return {**_ENVIRONMENT, **more}
 
 
-def leftover(program: Program) -> psutil.Process | None:
-    """The process that an earlier platform left running for this program, if it verifiably is that one."""
+def leftover(pid_file: Path) -> psutil.Process | None:
+    """The process that an earlier platform started and left running, if it verifiably is that one."""
     try:
-        record = json.loads(program.pid_file.read_text())
+        record = json.loads(pid_file.read_text())
         process = psutil.Process(int(record["pid"]))
         same_start = abs(process.create_time() - float(record["started"])) < _START_TOLERANCE_S
-        same_program = Path(program.argv[0]).name in (process.name(), *(Path(part).name for part in process.cmdline()[:1]))
+        command = Path(record["command"]).name
+        same_command = command in (process.name(), *(Path(part).name for part in process.cmdline()[:1]))
     except (OSError, ValueError, KeyError, TypeError, psutil.Error):
         return None
-    return process if same_start and same_program else None
+    return process if same_start and same_command else None
+
+
+async def end_leftovers(folder: Path) -> list[str]:
+    """Ends everything that the pid files in this folder verifiably name; the names."""
+    ended = []
+    for pid_file in [folder / name for name in sorted(os.listdir(folder)) if name.endswith(".pid")]:
+        if (process := leftover(pid_file)) is not None:
+            await end(process, number=_stop_signal(pid_file), timeout_s=_LEFTOVER_S)
+            ended.append(pid_file.stem)
+        pid_file.unlink(missing_ok=True)
+    return ended
+
+
+def _stop_signal(pid_file: Path) -> signal.Signals:
+    return signal.Signals(int(json.loads(pid_file.read_text())["stop_signal"]))
 
 
 async def end(process: psutil.Process, *, number: signal.Signals, timeout_s: float) -> None:
@@ -92,13 +109,13 @@ class Child:
 
         It is in a session of its own: a Ctrl-C at the terminal reaches the platform only, which stops it in order.
         """
-        if (stale := leftover(program)) is not None:
+        if (stale := leftover(program.pid_file)) is not None:
             await end(stale, number=program.stop_signal, timeout_s=program.stop_timeout_s)
         account = program.account
         uid, gid = (account.uid, account.gid) if account else (-1, -1)
         # Isolated and without site: it starts in 15 ms and reads nothing of the caller's environment.
         become = [sys.executable, "-I", "-S", launch.__file__, *map(str, (uid, gid, program.stop_signal.value, os.getpid()))]
-        with _opened_log(program.log_file) as log:
+        with opened_log(program.log_file) as log:
             process = await asyncio.create_subprocess_exec(
                 *become,
                 *program.argv,
@@ -117,7 +134,13 @@ class Child:
             started = psutil.Process(self.pid).create_time()
         except psutil.NoSuchProcess:
             return
-        write_private(self.program.pid_file, json.dumps({"pid": self.pid, "started": started}))
+        record = {
+            "pid": self.pid,
+            "started": started,
+            "command": self.program.argv[0],
+            "stop_signal": self.program.stop_signal.value,
+        }
+        write_private(self.program.pid_file, json.dumps(record))
 
     @property
     def pid(self) -> int:
@@ -154,7 +177,7 @@ class Child:
             )
 
 
-def _opened_log(path: Path) -> IO[bytes]:
+def opened_log(path: Path) -> IO[bytes]:
     """The log for appending; one that has grown is set aside first."""
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size > _LOG_BYTES:

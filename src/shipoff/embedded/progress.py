@@ -17,7 +17,7 @@ from shipoff.common.errors import ShipoffError
 
 @dataclass(frozen=True)
 class Event:
-    """`kind`: begun, done, skipped, failed, said, live."""
+    """`kind`: begun, done, skipped or failed for a step; said; at the end live or refused."""
 
     kind: str
     text: str
@@ -59,6 +59,10 @@ class Report:
         """A line for the person."""
         self._sink(Event("said", text))
 
+    def refused(self, text: str) -> None:
+        """The start is over: why it failed, and what to do."""
+        self._sink(Event("refused", text))
+
     def live(self, text: str) -> None:
         """The start is over: everything runs."""
         self._sink(Event("live", text, took_s=time.monotonic() - self._started))
@@ -87,6 +91,8 @@ class Terminal:
         if event.kind in ("done", "skipped", "failed"):
             mark = {"done": "✓", "skipped": "-", "failed": "✗"}[event.kind]
             return (f"{mark} {event.text:<16} {event.took_s:6.1f} s  {event.note}".rstrip(),)
+        if event.kind == "refused":
+            return (f"\n{event.text}",)
         if event.kind == "live":
             return (f"\n{event.text}\n\nStarted in {event.took_s:.1f} s.",)
         return (event.text,)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import structlog
 
+from shipoff.common.errors import ShipoffError
 from shipoff.common.lifecycle import background
 from shipoff.embedded.process import Child
 
@@ -49,5 +50,10 @@ class _Keeper:
             if self._server.child is not None:
                 code = await self._server.child.wait()
                 log.warning("server died", server=self._server.name, exit_code=code)
-            await self._server.start()
+            try:
+                await self._server.start()
+            except ShipoffError:
+                # It may run and not answer.
+                await self._server.stop()
+                raise
             log.info("server started again", server=self._server.name)

@@ -1,0 +1,144 @@
+"""Running and stopping the platform, as the verbs serve, up and down do it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import typer
+import uvloop
+from rich.console import Console
+
+from shipoff.common import config
+from shipoff.common.errors import PermissionDenied, ShipoffError
+from shipoff.common.lifecycle import until_signal
+from shipoff.common.telemetry import configure_logging
+from shipoff.embedded import services
+from shipoff.embedded.layout import Layout, backing_account, prepare
+from shipoff.embedded.lock import holder
+from shipoff.embedded.process import opened_log, tail
+from shipoff.embedded.progress import Report, Terminal, events, explained, relayed
+from shipoff.embedded.up import Options
+from shipoff.embedded.up import up as run_up
+
+_STOP_S = 90.0
+_POLL_S = 0.1
+
+
+@contextmanager
+def _told(console: Console) -> Iterator[None]:
+    """Ends the program with a clear line instead of a trace for what is not a defect."""
+    try:
+        yield
+    except ShipoffError as error:
+        console.print(explained(error), style="bold red", highlight=False, soft_wrap=True, markup=False)
+        raise typer.Exit(1) from error
+
+
+def serve(names: Sequence[str]) -> None:
+    """Runs services until the process is asked to stop."""
+    configure_logging()
+    with _told(Console(stderr=True)):
+        uvloop.run(_serve(services.chosen(names)))
+
+
+async def _serve(names: list[str]) -> None:
+    async with services.running(names):
+        await until_signal()
+
+
+def up(*, separate: bool, sample: bool, detach: bool, report_fd: int | None) -> None:
+    """Runs the platform here, or starts one that outlives this process; `report_fd` is where that one tells its steps."""
+    layout, console = Layout(config.home()), Console()
+    with _told(console):
+        # Its log folder is needed before its own step.
+        prepare(layout, backing_account())
+        if detach:
+            _detached(layout, console, [*(["--separate"] if separate else []), *([] if sample else ["--no-sample"])])
+            return
+        sink = relayed(os.fdopen(report_fd, "w")) if report_fd is not None else Terminal(console)
+        _foreground(layout, Options(separate=separate, sample=sample, detached=report_fd is not None), Report(sink))
+
+
+def _foreground(layout: Layout, options: Options, report: Report) -> None:
+    """Runs until it is stopped. The services' log goes to a file: the terminal is the person's."""
+    with opened_log(layout.log / "platform.log") as log:
+        os.dup2(log.fileno(), sys.stderr.fileno())
+    configure_logging()
+    try:
+        uvloop.run(run_up(options, report))
+    except ShipoffError as error:
+        report.refused(explained(error))
+        raise typer.Exit(1) from error
+    except OSError as error:
+        # A disk that is full, a folder that is read-only: the system's own words name it.
+        report.refused(f"{error}\n→ the log is {layout.log / 'platform.log'}")
+        raise typer.Exit(1) from error
+
+
+def _detached(layout: Layout, console: Console, options: list[str]) -> None:
+    """Starts a platform that outlives this process; shows its steps until it is live or has failed."""
+    reading, writing = os.pipe()
+    argv = [sys.executable, "-m", "shipoff", "up", "--report-fd", str(writing), *options]
+    path = layout.log / "platform.log"
+    with opened_log(path) as log:
+        child = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[writing], start_new_session=True
+        )
+    os.close(writing)
+    terminal, last = Terminal(console), ""
+    try:
+        with os.fdopen(reading) as pipe:
+            for event in events(pipe):
+                terminal(event)
+                last = event.kind
+    except KeyboardInterrupt:
+        child.terminate()
+        child.wait()
+        raise typer.Exit(130) from None
+    if last != "live":
+        code = child.wait()
+        if last != "refused":
+            console.print(tail(path, lines=15), highlight=False, markup=False)
+        raise typer.Exit(code or 1)
+
+
+def down() -> None:
+    """Stops the platform of this data folder, and waits until it has stopped."""
+    layout, console = Layout(config.home()), Console()
+    with _told(console):
+        pid = holder(layout)
+        if pid is None:
+            console.print(f"Nothing runs in {layout.home}.", highlight=False)
+            return
+        started = time.monotonic()
+        with console.status(f"Stopping process {pid} …"):
+            stopped = _stop(layout, pid)
+        how = "Stopped" if stopped else f"It did not stop within {_STOP_S:g} s and was ended"
+        console.print(f"{how} ({time.monotonic() - started:.1f} s).", highlight=False)
+
+
+def _stop(layout: Layout, pid: int) -> bool:
+    """Asks and waits; after a long while ends it, and its servers with it. Whether it stopped by itself."""
+    _signal(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_S
+    while holder(layout) == pid:
+        if time.monotonic() > deadline:
+            _signal(pid, signal.SIGKILL)
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+    except PermissionError as error:
+        raise PermissionDenied(f"process {pid} belongs to another account", remedy="run it as that account") from error
