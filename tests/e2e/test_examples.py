@@ -1,0 +1,166 @@
+"""Each example app through the whole platform: what it serves, the states it passed, what its log says."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from e2e.harness import EXAMPLES, Platform, wait_until
+
+SERVED = {
+    "hello-python": ("Hello from Shipoff", False),
+    "fastapi-uv": ("Hello from Shipoff", False),
+    "express": ("Hello from Shipoff", False),
+    "static-site": ("Hello from Shipoff", True),
+    "vite-react": ("<div id=", True),
+}
+NEEDS_NODE = {"express", "vite-react"}
+
+
+def states(deployment: dict) -> list[str]:
+    return [transition["to"] for transition in deployment["transitions"]]
+
+
+@pytest.mark.parametrize("example", SERVED)
+def test_an_example_goes_live(platform: Platform, example: str):
+    if example in NEEDS_NODE and not shutil.which("npm"):
+        pytest.skip("Node is not installed, which this example needs")
+    text, static = SERVED[example]
+    deployment = platform.deploy(EXAMPLES / example, example)
+    assert deployment["state"] == "production"
+    assert states(deployment) == ["building", "provisioning", "production"]
+    assert text in platform.page(example)
+    assert deployment["plan"]["mode"] in (("static", "spa") if static else ("server",))
+    build_log = platform.logs(example, "--build")
+    assert any("upload" in line.lower() for line in build_log), build_log
+    if not static:
+        wait_until(lambda: platform.logs(example), what="the app's own log lines are missing")
+
+
+def test_a_build_that_fails_says_why_and_where(platform: Platform):
+    answer = platform.cli("deploy", str(EXAMPLES / "fails-to-build"), "--project", "fails", code=1)
+    deployment = platform.latest("fails")
+    assert states(deployment) == ["building", "failed"]
+    assert "exited with code" in deployment["reason"]
+    assert deployment["reason"] in answer.out + answer.err
+    assert platform.get("fails.localhost").status_code == 404
+
+
+def test_an_app_that_crashes_fails_with_its_last_words(platform: Platform):
+    deployment = platform.deploy(EXAMPLES / "crashes-after-start", "crashes", code=1)
+    assert states(deployment)[-1] == "failed"
+    assert "exit" in deployment["reason"]
+
+
+def test_an_app_that_never_listens_fails_and_the_old_version_serves_on(platform: Platform, copied):
+    platform.deploy(EXAMPLES / "hello-python", "steady")
+    platform.api("PATCH", "/v1/projects/steady", json={"run": {"ready_timeout_s": 4}}).raise_for_status()
+    deployment = platform.deploy(EXAMPLES / "never-ready", "steady", code=1)
+    assert states(deployment) == ["building", "provisioning", "failed"]
+    assert "ready" in deployment["reason"]
+    assert "Hello from Shipoff" in platform.page("steady")
+    live = platform.api("GET", "/v1/projects/steady/status").json()["live"]
+    assert live["number"] == 1
+
+
+class Visitor:
+    """Somebody who reads a page all the time."""
+
+    def __init__(self, platform: Platform, project: str) -> None:
+        self.seen: list[str] = []
+        self.failures: list[str] = []
+        self._platform, self._project = platform, project
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> Visitor:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _read(self) -> None:
+        while not self._stop.is_set():
+            answer = self._platform.get(f"{self._project}.localhost")
+            if answer.status_code != 200:
+                self.failures.append(f"{answer.status_code} {answer.text[:200]}")
+            elif not self.seen or self.seen[-1] != answer.text:
+                self.seen.append(answer.text)
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("example", "file"), [("static-site", "index.html"), ("hello-python", "app.py")])
+def test_the_old_version_serves_until_the_new_one_answers(platform: Platform, copied, example: str, file: str):
+    folder: Path = copied(example)
+    project = f"switch-{example}"
+    platform.deploy(folder, project)
+    source = folder / file
+    source.write_text(source.read_text().replace("Hello from Shipoff", "Hello again"))
+    with Visitor(platform, project) as visitor:
+        platform.deploy(folder, project)
+        wait_until(lambda: "Hello again" in visitor.seen[-1])
+    assert visitor.failures == []
+    assert len(visitor.seen) == 2
+    wait_until(lambda: platform.api("GET", f"/v1/projects/{project}/deployments").json()["items"][1]["state"] == "inactive")
+
+
+def test_a_rollback_brings_the_old_page_back_without_a_build(platform: Platform, copied):
+    folder: Path = copied("static-site")
+    platform.deploy(folder, "back")
+    (folder / "index.html").write_text("<h1>second</h1>")
+    platform.deploy(folder, "back")
+    assert "second" in platform.page("back")
+    platform.cli("rollback", "--project", "back", "--json")
+    deployment = platform.latest("back")
+    assert states(deployment) == ["provisioning", "production"]
+    assert "Hello from Shipoff" in platform.page("back")
+
+
+def test_variables_reach_the_app_and_only_its_next_release(platform: Platform, tmp_path: Path):
+    (tmp_path / "app.py").write_text(
+        "import http.server, os\n"
+        "class Page(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        self.send_response(200); self.end_headers()\n"
+        "        self.wfile.write(('GREETING=' + os.environ.get('GREETING', 'none')).encode())\n"
+        "http.server.ThreadingHTTPServer(('', int(os.environ['PORT'])), Page).serve_forever()\n"
+    )
+    (tmp_path / "Procfile").write_text("web: python3 app.py\n")
+    platform.deploy(tmp_path, "greeter")
+    assert platform.page("greeter") == "GREETING=none"
+    platform.cli("env", "set", "GREETING=hello", "--project", "greeter")
+    assert platform.page("greeter") == "GREETING=none"
+    platform.cli("redeploy", "--current-env", "--project", "greeter", "--json")
+    wait_until(lambda: platform.page("greeter") == "GREETING=hello")
+
+
+def test_scaling_adds_and_removes_instances(platform: Platform):
+    platform.deploy(EXAMPLES / "hello-python", "wide")
+    platform.cli("scale", "3", "--project", "wide")
+
+    def ready() -> int:
+        status = platform.api("GET", "/v1/projects/wide/status").json()
+        return sum(instance["ready"] for instance in status["workload"]["instances"])
+
+    wait_until(lambda: ready() == 3)
+    platform.cli("scale", "1", "--project", "wide")
+    wait_until(lambda: ready() == 1)
+    assert "Hello from Shipoff" in platform.page("wide")
+
+
+def test_a_destroyed_project_is_gone_everywhere(platform: Platform):
+    platform.deploy(EXAMPLES / "static-site", "shortlived")
+    assert "Hello" in platform.page("shortlived")
+    platform.cli("destroy", "--yes", "--project", "shortlived")
+    wait_until(lambda: platform.get("shortlived.localhost").status_code == 404)
+    assert platform.api("GET", "/v1/projects/shortlived").status_code == 404
+
+
+def test_an_unknown_host_is_nobody_s(platform: Platform):
+    answer = platform.get("nobody.localhost")
+    assert answer.status_code == 404
