@@ -145,7 +145,7 @@ def test_too_many_files_say_where_they_are(tmp_path: Path) -> None:
 def test_too_much_content_says_where_it_is(tmp_path: Path) -> None:
     write(tmp_path, "app.py")
     write(tmp_path, "data/big.bin", text="y" * (2 << 20))
-    with pytest.raises(UsageFailure, match="at most 1.0 MiB") as caught:
+    with pytest.raises(UsageFailure, match=r"at most 1\.0 MiB") as caught:
         pack(tmp_path, Limits(content_bytes=1 << 20))
     assert "data (2.0 MiB)" in caught.value.remedy
 
