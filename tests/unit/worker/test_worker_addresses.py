@@ -7,12 +7,34 @@ from shipoff.worker.adapters.http import HttpSender, is_public, resolve
 @pytest.mark.parametrize(
     "address",
     [
-        "127.0.0.1", "127.9.9.9", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "192.0.2.1",
-        "224.0.0.1", "255.255.255.255", "240.0.0.1", "198.18.0.1",
-        "::1", "::", "fe80::1%eth0", "fc00::1", "fd00:ec2::254", "ff02::1", "::ffff:127.0.0.1", "::ffff:a9fe:a9fe", "::127.0.0.1",
-        "64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:1::", "2001:db8::1",
+        "127.0.0.1",
+        "127.9.9.9",
+        "0.0.0.0",
+        "10.1.2.3",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "192.0.2.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "240.0.0.1",
+        "198.18.0.1",
+        "::1",
+        "::",
+        "fe80::1%eth0",
+        "fc00::1",
+        "fd00:ec2::254",
+        "ff02::1",
+        "::ffff:127.0.0.1",
+        "::ffff:a9fe:a9fe",
+        "::127.0.0.1",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::",
+        "2001:0:1::",
+        "2001:db8::1",
     ],
-)  # fmt: skip
+)
 def test_addresses_that_are_not_public(address: str) -> None:
     assert not is_public(address)
 
@@ -32,13 +54,31 @@ def sender(allowed: frozenset[str] = frozenset(), *addresses: str) -> HttpSender
 @pytest.mark.parametrize(
     "url",
     [
-        "ftp://1.1.1.1/", "file:///etc/passwd", "gopher://1.1.1.1/", "//1.1.1.1/x", "nonsense", "http://", "http://1.1.1.1:99999/",
-        "http://user:secret@1.1.1.1/", "http://user@1.1.1.1/", "http://1.1.1.1/\r\nX: y", "http://1.1.1.1/a b", "http://[::1/",
-        "http://127.0.0.1/", "http://localhost/", "http://2130706433/", "http://0x7f000001/", "http://0177.0.0.1/", "http://127.1/",
-        "http://[::1]/", "http://[::ffff:127.0.0.1]/", "http://169.254.169.254/latest/meta-data/", "http://0/",
+        "ftp://1.1.1.1/",
+        "file:///etc/passwd",
+        "gopher://1.1.1.1/",
+        "//1.1.1.1/x",
+        "nonsense",
+        "http://",
+        "http://1.1.1.1:99999/",
+        "http://user:secret@1.1.1.1/",
+        "http://user@1.1.1.1/",
+        "http://1.1.1.1/\r\nX: y",
+        "http://1.1.1.1/a b",
+        "http://[::1/",
+        "http://127.0.0.1/",
+        "http://localhost/",
+        "http://2130706433/",
+        "http://0x7f000001/",
+        "http://0177.0.0.1/",
+        "http://127.1/",
+        "http://[::1]/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://0/",
         "http://\uff11\uff12\uff17.0.0.1/",
     ],
-)  # fmt: skip
+)
 async def test_urls_that_are_refused(url: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         await sender().check(url)

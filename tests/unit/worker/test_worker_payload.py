@@ -6,9 +6,20 @@ from datetime import UTC, datetime
 from shipoff.worker.domain import Transition, payload, signature
 
 TRANSITION = Transition(
-    event_id="e", deployment_id="d", project_id="p", project_name="app", environment="production", number=3, from_state="queued",
-    to_state="building", reason="", version=2, time=datetime(2026, 1, 2, 3, 4, 5, 678_900, UTC), hosts=("app.localhost",), commit="",
-)  # fmt: skip
+    event_id="e",
+    deployment_id="d",
+    project_id="p",
+    project_name="app",
+    environment="production",
+    number=3,
+    from_state="queued",
+    to_state="building",
+    reason="",
+    version=2,
+    time=datetime(2026, 1, 2, 3, 4, 5, 678_900, UTC),
+    hosts=("app.localhost",),
+    commit="",
+)
 
 
 def test_the_payload_tells_the_transition() -> None:

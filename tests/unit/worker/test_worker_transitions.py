@@ -11,7 +11,13 @@ def test_a_success_ends_it(status: int) -> None:
 
 @pytest.mark.parametrize(
     ("outcome", "text"),
-    [(Outcome(199), "199"), (Outcome(400), "400"), (Outcome(404), "404"), (Outcome(500), "500"), (Outcome(error="timed out"), "timed out")],
+    [
+        (Outcome(199), "199"),
+        (Outcome(400), "400"),
+        (Outcome(404), "404"),
+        (Outcome(500), "500"),
+        (Outcome(error="timed out"), "timed out"),
+    ],
 )
 def test_everything_else_is_tried_again(outcome: Outcome, text: str) -> None:
     assert decide(outcome, 1) == Verdict(10.0, f"{text}; try 1 of 8")
