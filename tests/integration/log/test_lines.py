@@ -17,7 +17,6 @@ from shipoff.log.settings import LogSettings
 
 from .conftest import APP, BUILD, PLATFORM, Log, batch, connected
 
-
 _AGE = sa.text("UPDATE chunks SET received_at = now() - interval '15 days' WHERE deployment_id = :id")
 
 
