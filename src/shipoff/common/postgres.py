@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from shipoff.common.errors import AlreadyExists, Exhausted, PreconditionFailed, ShipoffError, Unavailable
+from shipoff.common.failpoints import crossing
 
 _POOL_WAIT_S = 5.0
 _COMMAND_S = 30.0
@@ -140,6 +141,8 @@ class Database:
             async with self._engine.begin() as connection:
                 transaction = Transaction(connection)
                 yield transaction
+                crossing("before commit")
+            crossing("after commit")
             transaction.committed()
 
     async def all(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[Row]:

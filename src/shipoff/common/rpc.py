@@ -24,6 +24,7 @@ from grpc_status import rpc_status
 
 from shipoff.common import errors
 from shipoff.common.errors import ShipoffError, TemporaryError
+from shipoff.common.failpoints import crossing
 from shipoff.common.telemetry import Context, current, working_on
 
 DEFAULT_TIMEOUT_S = 10.0
@@ -252,8 +253,11 @@ class _Call:
 
     @staticmethod
     async def _unary(call: Any) -> Any:
+        crossing("before call")
         try:
-            return await call
+            answer = await call
+            crossing("after call")
+            return answer
         except grpc.aio.AioRpcError as error:
             raise from_call_error(error) from error
 

@@ -24,6 +24,7 @@ from google.protobuf.symbol_database import Default as symbol_database
 from redis import exceptions as redis_errors
 
 from shipoff.common.errors import Exhausted, InvalidInput, PermanentError, TemporaryError, Unavailable
+from shipoff.common.failpoints import crossing
 from shipoff.common.ids import new_id
 from shipoff.common.lifecycle import background
 from shipoff.common.telemetry import Context, current, working_on
@@ -159,7 +160,9 @@ class Streams:
             self._ask_epoch(pipe)
             for data in envelopes:
                 pipe.xadd(stream, {_FIELD: data})
+            crossing("before publish")
             answers = await pipe.execute()
+            crossing("after publish")
         return Published([parse_entry_id(entry) for entry in answers[3:]], self._epoch(answers))
 
     @staticmethod
@@ -299,8 +302,10 @@ class Consumer:
         first = events[0]
         with working_on(Context(tenant_id=first.tenant_id if len(events) == 1 else "", traceparent=first.traceparent)):
             await self._handle(events)
+        crossing("before acknowledgement")
         with _translated():
             await self._streams.client.xack(self._stream, self._group, *(entry_id for entry_id, _ in entries))
+        crossing("after acknowledgement")
         for entry_id, _ in entries:
             self._forget(entry_id)
 

@@ -1,188 +1,16 @@
-"""The orchestrator as it runs, on real servers; build, runtime and cdn are small gRPC servers that do as they are told."""
+"""The orchestrator as it runs, on real servers, between its neighbours."""
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from neighbours.orchestrator import Rig, surrounded
 
-from shipoff.common.config import address
-from shipoff.common.errors import Aborted, NotFound
-from shipoff.common.ids import new_id
-from shipoff.common.postgres import Database
-from shipoff.common.rpc import channel, serving
-from shipoff.common.streams import DEPLOYMENT_PROGRESS, DEPLOYMENT_QUEUE, RUNTIME_EVENTS, Streams
-from shipoff.contracts.build.v1 import build_pb2, build_pb2_grpc
-from shipoff.contracts.cdn.v1 import cdn_pb2, cdn_pb2_grpc
-from shipoff.contracts.events.v1 import events_pb2
-from shipoff.contracts.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
-from shipoff.contracts.runtime.v1 import runtime_pb2, runtime_pb2_grpc
-from shipoff.contracts.types.v1 import types_pb2
 from shipoff.orchestrator.main import running
 from shipoff.orchestrator.settings import OrchestratorSettings
-
-TEAM = new_id()
-
-
-@dataclass
-class Builds(build_pb2_grpc.BuildServiceServicer):
-    """Remembers what it is told to build; a test decides how it ends."""
-
-    streams: Streams
-    started: dict[tuple[str, int], build_pb2.StartBuildRequest] = field(default_factory=dict)
-    calls: Counter[str] = field(default_factory=Counter)
-    cancelled: list[tuple[str, int]] = field(default_factory=list)
-    automatic: bool = True
-    static: bool = False
-
-    async def StartBuild(self, request, context):
-        self.calls[request.deployment_id] += 1
-        self.started[request.deployment_id, request.attempt] = request
-        if self.automatic:
-            await self.succeed(request.deployment_id, request.attempt)
-        return build_pb2.StartBuildResponse()
-
-    async def CancelBuild(self, request, context):
-        self.cancelled.append((request.deployment_id, request.attempt))
-        return build_pb2.CancelBuildResponse()
-
-    async def GetBuild(self, request, context):
-        if (request.deployment_id, request.attempt) not in self.started:
-            raise NotFound("no such build")
-        return build_pb2.GetBuildResponse(state=build_pb2.BUILD_STATE_RUNNING)
-
-    def success(self, deployment_id: str, attempt: int) -> events_pb2.BuildSucceeded:
-        kind = types_pb2.ARTIFACT_KIND_STATIC if self.static else types_pb2.ARTIFACT_KIND_APP
-        artifact = types_pb2.Artifact(kind=kind, object_key=f"artifacts/{deployment_id}", digest="sha256:" + "0" * 64)
-        return events_pb2.BuildSucceeded(deployment_id=deployment_id, attempt=attempt, artifact=artifact)
-
-    async def succeed(self, deployment_id: str, attempt: int = 1, *, times: int = 1) -> None:
-        for _ in range(times):
-            await self.streams.publish(DEPLOYMENT_PROGRESS, [self.success(deployment_id, attempt)], tenant_id=TEAM)
-
-    async def fail(self, deployment_id: str, failure: events_pb2.BuildFailure.ValueType, attempt: int = 1) -> None:
-        event = events_pb2.BuildFailed(deployment_id=deployment_id, attempt=attempt, failure=failure, reason="it broke")
-        await self.streams.publish(DEPLOYMENT_PROGRESS, [event], tenant_id=TEAM)
-
-
-@dataclass
-class Workloads(runtime_pb2_grpc.RuntimeServiceServicer):
-    """Says that a workload is ready as soon as it is applied, unless told otherwise."""
-
-    streams: Streams
-    applied: list[str] = field(default_factory=list)
-    stopped: list[str] = field(default_factory=list)
-    automatic: bool = True
-
-    async def ApplyWorkload(self, request, context):
-        self.applied.append(request.workload.deployment_id)
-        if self.automatic:
-            await self.ready(request.workload.deployment_id)
-        return runtime_pb2.ApplyWorkloadResponse()
-
-    async def ready(self, deployment_id: str, revision: int = 1) -> None:
-        event = events_pb2.WorkloadReady(
-            deployment_id=deployment_id,
-            revision=revision,
-            endpoints=[types_pb2.Endpoint(host="127.0.0.1", port=4000 + revision)],
-        )
-        await self.streams.publish(RUNTIME_EVENTS, [event], tenant_id=TEAM)
-
-    async def StopWorkload(self, request, context):
-        self.stopped.append(request.deployment_id)
-        return runtime_pb2.StopWorkloadResponse()
-
-    async def GetWorkload(self, request, context):
-        if request.deployment_id not in self.applied:
-            raise NotFound("no such workload")
-        return runtime_pb2.GetWorkloadResponse(phase=runtime_pb2.WORKLOAD_PHASE_STARTING)
-
-
-@dataclass
-class Edge(cdn_pb2_grpc.CdnServiceServicer):
-    """A routing table with fences, as the real one holds it."""
-
-    routes: dict[tuple[str, str], cdn_pb2.Route] = field(default_factory=dict)
-    published: list[str] = field(default_factory=list)
-    history: list[str] = field(default_factory=list)
-
-    async def PublishRelease(self, request, context):
-        self.published.append(request.deployment_id)
-        return cdn_pb2.PublishReleaseResponse()
-
-    async def SetRoute(self, request, context):
-        place = (request.route.project_id, request.route.environment)
-        if place in self.routes and self.routes[place].fence > request.route.fence:
-            raise Aborted("a newer route stands")
-        self.routes[place] = request.route
-        self.history.append(request.route.deployment_id)
-        return cdn_pb2.SetRouteResponse()
-
-    async def RemoveRoute(self, request, context):
-        place = (request.project_id, request.environment)
-        if place in self.routes and self.routes[place].deployment_id == request.deployment_id:
-            del self.routes[place]
-        return cdn_pb2.RemoveRouteResponse()
-
-
-@dataclass
-class Rig:
-    """Everything a test of the orchestrator touches."""
-
-    stub: orchestrator_pb2_grpc.DeploymentServiceStub
-    streams: Streams
-    database: Database
-    builds: Builds
-    workloads: Workloads
-    edge: Edge
-    eventually: Callable
-
-    async def request(self, project: str, *, environment: str = "production", deployment_id: str = "", times: int = 1) -> str:
-        """What project publishes when a deployment is accepted; its id."""
-        event = events_pb2.DeploymentRequested(
-            deployment_id=deployment_id or new_id(),
-            project_id=project,
-            project_name="shop",
-            team_id=TEAM,
-            environment=environment,
-            hosts=["shop.localhost"],
-            trigger=types_pb2.TRIGGER_UPLOAD,
-            requested_by="ada",
-        )
-        event.source.archive.digest = "sha256:" + "0" * 64
-        for _ in range(times):
-            await self.streams.publish(DEPLOYMENT_QUEUE, [event], tenant_id=TEAM)
-        return event.deployment_id
-
-    async def state(self, deployment_id: str) -> str:
-        """Its state's name; "" while it is unknown."""
-        try:
-            answer = await self.stub.GetDeployment(orchestrator_pb2.GetDeploymentRequest(deployment_id=deployment_id))
-        except NotFound:
-            return ""
-        return types_pb2.DeploymentState.Name(answer.deployment.state).removeprefix("DEPLOYMENT_STATE_")
-
-    async def until(self, deployment_id: str, state: str) -> orchestrator_pb2.Deployment:
-        """Waits for a state; the deployment then."""
-
-        async def reached() -> bool:
-            now = await self.state(deployment_id)
-            assert now == state, f"it is {now}, not {state}"
-            return True
-
-        await self.eventually(reached)
-        answer = await self.stub.GetDeployment(orchestrator_pb2.GetDeploymentRequest(deployment_id=deployment_id))
-        return answer.deployment
-
-    def routed(self, project: str, environment: str = "production") -> str:
-        """The deployment that the edge points at."""
-        route = self.edge.routes.get((project, environment))
-        return route.deployment_id if route else ""
 
 
 @pytest.fixture
@@ -196,17 +24,7 @@ async def rig(shipoff_home: Path, redis_url, database_url_for, orchestrator_sett
     """A running orchestrator and its neighbours."""
     url = await database_url_for("orchestrator")
     async with AsyncExitStack() as stack:
-        streams = await stack.enter_async_context(Streams.open(redis_url))
-        database = await stack.enter_async_context(Database.open(url))
-        builds, workloads, edge = Builds(streams), Workloads(streams), Edge()
-        for name, registration in {
-            "build": (build_pb2_grpc.add_BuildServiceServicer_to_server, builds),
-            "runtime": (runtime_pb2_grpc.add_RuntimeServiceServicer_to_server, workloads),
-            "cdn": (cdn_pb2_grpc.add_CdnServiceServicer_to_server, edge),
-        }.items():
-            await stack.enter_async_context(serving(address(name), [registration]))
+        made = await surrounded(stack, redis_url=redis_url, database_url=url, eventually=eventually)
         settings = OrchestratorSettings(database_url=url, SHIPOFF_REDIS_URL=redis_url, **orchestrator_settings)
         await stack.enter_async_context(running(settings))
-        stub = orchestrator_pb2_grpc.DeploymentServiceStub(await stack.enter_async_context(channel(address("orchestrator"))))
-        yield Rig(stub, streams, database, builds, workloads, edge, eventually)
-        await asyncio.sleep(0)
+        yield made
