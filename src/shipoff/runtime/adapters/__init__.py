@@ -1,0 +1,1 @@
+"""The drivers: PostgreSQL, processes, log files."""

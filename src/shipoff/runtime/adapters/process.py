@@ -1,0 +1,352 @@
+"""The driver `process`: instances are processes of this machine, in a session of their own, under the tenant's account.
+
+They do not depend on the platform's process: they write their output to files, and a mark in their environment lets the
+next platform find and adopt them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from shipoff.common.accounts import tenant_uid
+from shipoff.common.errors import Exhausted, InvalidInput, Unavailable
+from shipoff.common.lifecycle import looping
+from shipoff.common.sealing import Sealer
+from shipoff.contracts.types.v1 import types_pb2
+from shipoff.runtime.adapters import launch, probes, proctable
+from shipoff.runtime.adapters.logfiles import LogFiles
+from shipoff.runtime.adapters.release import Releases
+from shipoff.runtime.adapters.sessions import MARK, alone, end, exit_words, send
+from shipoff.runtime.domain import Instance, InstanceKey, InstanceState, Observation, Observed, Probe, Workload
+
+_HOST = "127.0.0.1"
+_OPEN_FILES = 65_536
+# A tenant's account may have so many processes and threads in all: the last line behind the limit of each instance.
+_ACCOUNT_PROCESSES = 4096
+_MEASURE_S = 2.0
+_PLACE_TRIES = 200
+_PORT = re.compile(r"\$\{PORT\}|\$PORT(?![A-Za-z0-9_])")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class ProcessOptions:
+    """What the driver is told at its start."""
+
+    folder: Path
+    first_port: int = 20000
+    last_port: int = 29999
+    max_processes: int = 256
+    search_path: str = "/usr/local/bin:/usr/bin:/bin"
+
+
+@dataclass
+class _Run:
+    """A process that this driver started or adopted."""
+
+    pid: int
+    started: str
+    # Set where it is a child of this very process: only a parent learns the exit code.
+    child: subprocess.Popen[bytes] | None = None
+    # How it ended; None while it lives.
+    exit: str | None = None
+    memory_bytes: int = 0
+    excess: str = ""
+
+
+def _nothing(_step: str) -> None:
+    """The step hook outside of tests."""
+
+
+class ProcessDriver:
+    """`ports.Driver` on processes. `on_change` is called with a deployment's id when an instance of it ended."""
+
+    def __init__(
+        self,
+        options: ProcessOptions,
+        releases: Releases,
+        sealer: Sealer,
+        *,
+        on_change: Callable[[str], None],
+        step: Callable[[str], None] = _nothing,
+    ) -> None:
+        self._options = options
+        self._releases = releases
+        self._sealer = sealer
+        self._on_change = on_change
+        self._step = step
+        self._logs = LogFiles(options.folder / "logs")
+        self._runs: dict[InstanceKey, _Run] = {}
+        self._watched: set[int] = set()
+        self._mark = f"{options.folder}|"
+
+    @property
+    def logs(self) -> LogFiles:
+        """The files that instances write."""
+        return self._logs
+
+    @asynccontextmanager
+    async def running_here(self) -> AsyncIterator[ProcessDriver]:
+        """Owns the apps' folder, adopts what runs, and watches over it beside the block. The processes outlive it."""
+        self._options.folder.mkdir(parents=True, exist_ok=True, mode=0o711)
+        async with alone(self._options.folder / ".lock"):
+            await asyncio.to_thread(self._adopt_all)
+            for key, run in self._runs.items():
+                self._watch(key, run)
+            try:
+                async with looping("measure instances", self._measure, every_s=_MEASURE_S):
+                    yield self
+            finally:
+                for descriptor in list(self._watched):
+                    self._unwatch(descriptor)
+
+    def _adopt_all(self) -> None:
+        """Finds instances of an earlier life of the platform by their mark; followers without their leader are ended."""
+        leaders: dict[InstanceKey, _Run] = {}
+        others: list[tuple[InstanceKey, int]] = []
+        for entry, value in proctable.marked(MARK, self._mark):
+            key = _parse_mark(value, self._mark)
+            if key is not None and entry.session == entry.pid:
+                leaders[key] = _Run(entry.pid, entry.started)
+            elif key is not None:
+                others.append((key, entry.pid))
+        for key, pid in others:
+            if key not in leaders:
+                send(pid, signal.SIGKILL)
+        self._runs.update(leaders)
+
+    def is_running(self, key: InstanceKey) -> bool:
+        """Whether the run lives."""
+        run = self._runs.get(key)
+        return run is not None and run.exit is None
+
+    async def running(self) -> Collection[InstanceKey]:
+        return [key for key, run in self._runs.items() if run.exit is None and _ending(run) is None]
+
+    async def place(self, instance: Instance, *, taken: Collection[int]) -> Instance:
+        """The port it had, where that is still free: routes to it stay right. Else any free one of the range."""
+        if not instance.serves:
+            return replace(instance, port=0)
+        wish = [instance.port] if self._options.first_port <= instance.port <= self._options.last_port else []
+        chance = random.SystemRandom()
+        picks = (chance.randint(self._options.first_port, self._options.last_port) for _ in range(_PLACE_TRIES))
+        for port in (*wish, *picks):
+            if port not in taken and _is_free(port):
+                return replace(instance, host=_HOST, port=port)
+        raise Exhausted("no port is free for another instance", retry_after_s=5.0, remedy="stop what is not needed")
+
+    async def start(self, workload: Workload, instance: Instance) -> None:
+        if instance.key in self._runs:
+            return
+        await self._releases.prepare(workload)
+        argv = next((p.argv for p in workload.processes if p.name == instance.key.process), ())
+        if not argv:
+            raise InvalidInput(f"the plan has no command for {instance.key.process}", field="workload.processes")
+        folder = self._releases.app_root(workload)
+        environment = self._environment(workload, instance, folder)
+        command = _command(argv, instance.port, folder)
+        self._step("spawning")
+        run = self._spawn(workload, instance.key, command, environment, folder)
+        self._runs[instance.key] = run
+        self._step("spawned")
+        self._watch(instance.key, run)
+        log.info("instance started", deployment_id=workload.deployment_id, process=instance.key.process,
+                 index=instance.key.index, incarnation=instance.key.incarnation, pid=run.pid, port=instance.port)  # fmt: skip
+
+    def _spawn(
+        self, workload: Workload, key: InstanceKey, command: Sequence[str], environment: Mapping[str, str], folder: Path
+    ) -> _Run:
+        uid = tenant_uid(workload.project_id)
+        limits = [str(_OPEN_FILES), "-" if uid is None else str(_ACCOUNT_PROCESSES)]
+        script = [sys.executable, "-I", "-S", launch.__file__, "-" if uid is None else str(uid), *limits, "--"]
+        stdout, stderr = self._logs.create(workload, key, uid)
+        try:
+            child = subprocess.Popen(
+                [*script, *command], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, cwd=folder,
+                env=dict(environment), start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise Unavailable(f"no process can be started: {error.strerror}", retry_after_s=5.0) from error
+        finally:
+            os.close(stdout)
+            os.close(stderr)
+        entry = proctable.entry(child.pid)
+        return _Run(child.pid, entry.started if entry else "", child, memory_bytes=workload.memory_bytes)
+
+    def _environment(self, workload: Workload, instance: Instance, folder: Path) -> dict[str, str]:
+        """A clean base, the user's variables over it, and over both what the platform decides."""
+        own = self._releases.of(workload.deployment_id)
+        tools = [str(folder / ".venv" / "bin"), str(folder / "node_modules" / ".bin")]
+        system = [part for part in self._options.search_path.split(":") if part and not part.startswith(sys.prefix)]
+        base = {
+            "PATH": ":".join([*tools, *system]),
+            "LANG": "C.UTF-8",
+            "HOME": str(own / "home"),
+            "TMPDIR": str(own / "tmp"),
+            "PYTHONUNBUFFERED": "1",
+            "NODE_ENV": "production",
+        }
+        user = self._sealer.open_variables(types_pb2.SealedVariables.FromString(workload.variables))
+        decided = {MARK: self._mark_of(instance.key)}
+        if instance.serves:
+            decided |= {"PORT": str(instance.port), "HOST": instance.host}
+        return {**base, **user, **decided}
+
+    def _mark_of(self, key: InstanceKey) -> str:
+        return f"{self._mark}{key.deployment_id}|{key.process}|{key.index}|{key.incarnation}"
+
+    def _watch(self, key: InstanceKey, run: _Run) -> None:
+        """Wakes the reconciler when the process ends; where the system cannot tell, the next measuring does."""
+        if not hasattr(os, "pidfd_open"):
+            return
+        try:
+            descriptor = os.pidfd_open(run.pid)
+        except OSError:
+            self._on_change(key.deployment_id)
+            return
+        self._watched.add(descriptor)
+
+        def ended() -> None:
+            self._unwatch(descriptor)
+            self._on_change(key.deployment_id)
+
+        asyncio.get_running_loop().add_reader(descriptor, ended)
+
+    def _unwatch(self, descriptor: int) -> None:
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
+        self._watched.discard(descriptor)
+
+    async def observe(self, workload: Workload, instances: Sequence[Instance], *, probe: Collection[InstanceKey]) -> Observed:
+        self._forget_ended(workload.deployment_id, {one.key for one in instances})
+        due = [one for one in instances if one.key in probe]
+        answers = await asyncio.gather(*(self._probe(workload, one) for one in due))
+        probed = dict(zip((one.key for one in due), answers, strict=True))
+        seen = {}
+        for instance in instances:
+            observation = await self._look(workload, instance, probed.get(instance.key))
+            if observation is not None:
+                seen[instance.key] = observation
+        return Observed(seen, residue=self._releases.exists(workload.deployment_id))
+
+    async def _look(self, workload: Workload, instance: Instance, probe: Probe | None) -> Observation | None:
+        run = self._runs.get(instance.key)
+        if run is None:
+            return None
+        run.memory_bytes = workload.memory_bytes
+        if run.exit is None:
+            await self._check(run)
+        if run.exit is None:
+            return Observation(True, run.pid, run.started, probe=probe, excess=run.excess)
+        return Observation(False, exit=run.exit, last_lines=self._logs.tail(instance.key))
+
+    async def _check(self, run: _Run) -> None:
+        """Notices an end; what the process leaves behind is ended too, before anyone starts its successor."""
+        words = _ending(run)
+        if words is not None:
+            await end(run.pid, run.started)
+            run.exit = words
+
+    @staticmethod
+    async def _probe(workload: Workload, instance: Instance) -> Probe:
+        if instance.state is InstanceState.STARTING and workload.health_path:
+            return await probes.get(instance.endpoint, workload.health_path)
+        return await probes.connect(instance.endpoint)
+
+    def _forget_ended(self, deployment_id: str, known: Collection[InstanceKey]) -> None:
+        for key, run in list(self._runs.items()):
+            if key.deployment_id == deployment_id and run.exit is not None and key not in known:
+                del self._runs[key]
+
+    async def terminate(self, key: InstanceKey) -> None:
+        run = self._runs.get(key)
+        if run is not None and _ending(run) is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(run.pid, signal.SIGTERM)
+            self._step("terminated")
+
+    async def kill(self, key: InstanceKey) -> None:
+        run = self._runs.get(key)
+        if run is not None:
+            await end(run.pid, run.started, mark=self._mark_of(key))
+            self._step("killed")
+
+    async def remove(self, deployment_id: str) -> None:
+        self._step("removing")
+        await self._releases.remove(deployment_id)
+        self._step("removed")
+
+    async def _measure(self) -> None:
+        """Finds instances above their limits and, where nothing else tells, those that have ended."""
+        living = {key: run for key, run in self._runs.items() if run.exit is None}
+        if not living:
+            return
+        processes = await asyncio.to_thread(proctable.table)
+        for key, run in living.items():
+            if run.pid not in processes:
+                self._on_change(key.deployment_id)
+                continue
+            run.excess = run.excess or await asyncio.to_thread(self._excess, run, processes)
+            if run.excess:
+                self._on_change(key.deployment_id)
+
+    def _excess(self, run: _Run, processes: proctable.Table) -> str:
+        pids = proctable.tree(run.pid, run.started, processes)
+        if len(pids) > self._options.max_processes:
+            return f"too many processes: {len(pids)} of at most {self._options.max_processes}"
+        resident = sum(processes[pid].rss_bytes for pid in pids)
+        # Only where it looks too much: RSS counts shared pages several times, and the right figure costs more.
+        if not run.memory_bytes or resident <= run.memory_bytes or proctable.proportional_bytes(pids) <= run.memory_bytes:
+            return ""
+        return f"out of memory: it used more than its {run.memory_bytes >> 20} MiB"
+
+
+def _ending(run: _Run) -> str | None:
+    """How the process ended, in words; None while it lives."""
+    if run.child is not None:
+        code = run.child.poll()
+        return None if code is None else exit_words(code)
+    entry = proctable.entry(run.pid)
+    return None if entry is not None and entry.started == run.started else "ended, how is not known"
+
+
+def _parse_mark(value: str, prefix: str) -> InstanceKey | None:
+    parts = value.removeprefix(prefix).split("|")
+    if len(parts) != 4 or not (parts[2].isdigit() and parts[3].isdigit()):
+        return None
+    return InstanceKey(parts[0], parts[1], int(parts[2]), int(parts[3]))
+
+
+def _command(argv: Sequence[str], port: int, folder: Path) -> list[str]:
+    """The arguments with exactly $PORT and ${PORT} filled in; a program named by a relative path is one of the app's."""
+    filled = [_PORT.sub(str(port), part) for part in argv]
+    if "/" in filled[0] and not filled[0].startswith("/"):
+        filled[0] = str(folder / filled[0])
+    return filled
+
+
+def _is_free(port: int) -> bool:
+    """Whether nothing listens on this port, on any address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # An app of before may have left connections in TIME_WAIT, which hinder nobody.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,100 @@
+"""The composition root of the runtime."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from shipoff.common import config
+from shipoff.common.objects import ObjectStore
+from shipoff.common.outbox import Outbox
+from shipoff.common.postgres import Database, migrate
+from shipoff.common.rpc import serving
+from shipoff.common.sealing import Sealer
+from shipoff.common.streams import RUNTIME_EVENTS, Streams
+from shipoff.contracts.runtime.v1 import runtime_pb2_grpc
+from shipoff.runtime.adapters.agent import AgentOptions, LogAgent
+from shipoff.runtime.adapters.postgres import PostgresStore
+from shipoff.runtime.adapters.process import ProcessDriver, ProcessOptions
+from shipoff.runtime.adapters.release import Releases
+from shipoff.runtime.domain import Policy
+from shipoff.runtime.handlers import Handlers
+from shipoff.runtime.reconciler import Reconciler
+from shipoff.runtime.server import Defaults, RuntimeServer
+from shipoff.runtime.settings import RuntimeSettings
+
+# Probes and stops under way keep few connections busy.
+_POOL_SIZE = 4
+
+
+def steady_clock() -> Callable[[], float]:
+    """Seconds since 1970 that never jump: the wall clock's time now, counted on by the monotonic clock."""
+    origin = time.time() - time.monotonic()
+    return lambda: origin + time.monotonic()
+
+
+def _no_step(_name: str) -> None:
+    """What tests replace to break off between two steps."""
+
+
+@asynccontextmanager
+async def running(
+    settings: RuntimeSettings | None = None, *, policy: Policy | None = None, step: Callable[[str], None] = _no_step
+) -> AsyncIterator[None]:
+    """Runs the service until the context is left; then stops the apps, where `stop_on_exit` says so, and drains.
+
+    `policy` and `step` (called between any two steps that change something) are for tests.
+    """
+    settings = settings or config.load(RuntimeSettings)
+    policy = policy or Policy(grace_s=settings.grace_s)
+    clock = steady_clock()
+    await migrate("runtime", settings.database_url)
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database.open(settings.database_url, pool_size=_POOL_SIZE))
+        streams = await stack.enter_async_context(Streams.open(settings.redis_url))
+        objects = await stack.enter_async_context(ObjectStore.open(settings.objects_url))
+        outbox = Outbox(database, streams, producing=[RUNTIME_EVENTS])
+        await stack.enter_async_context(outbox.relaying())
+        store = PostgresStore(database, outbox)
+
+        def wake(deployment_id: str) -> None:
+            reconciler.wake(deployment_id)
+
+        driver = _driver(settings, objects, wake=wake, step=step)
+        reconciler = Reconciler(store, driver, policy=policy, clock=clock, step=step)
+        await stack.enter_async_context(driver.running_here())
+        agent = LogAgent(
+            driver.logs,
+            streams,
+            is_running=driver.is_running,
+            options=AgentOptions(unshipped_bytes=settings.unshipped_log_bytes),
+        )
+        await stack.enter_async_context(agent.running())
+        if settings.stop_on_exit:
+            stack.push_async_callback(reconciler.suspend)
+        await stack.enter_async_context(reconciler.running())
+
+        handlers = Handlers(store, reconciler.wake, clock)
+        defaults = Defaults(settings.default_memory_bytes, settings.default_ready_timeout_s)
+        server = RuntimeServer(handlers, defaults=defaults, clock=clock)
+        address = settings.listen or config.address("runtime")
+        await stack.enter_async_context(serving(address, [(runtime_pb2_grpc.add_RuntimeServiceServicer_to_server, server)]))
+        yield
+
+
+def _driver(
+    settings: RuntimeSettings, objects: ObjectStore, *, wake: Callable[[str], None], step: Callable[[str], None]
+) -> ProcessDriver:
+    folder = Path(settings.apps_folder) if settings.apps_folder else config.home() / "apps"
+    options = ProcessOptions(
+        folder=folder.resolve(),
+        first_port=settings.first_port,
+        last_port=settings.last_port,
+        max_processes=settings.max_processes,
+        search_path=settings.search_path,
+    )
+    releases = Releases(options.folder, objects, step)
+    sealer = Sealer(settings.master_key.get_secret_value())
+    return ProcessDriver(options, releases, sealer, on_change=wake, step=step)

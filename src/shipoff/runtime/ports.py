@@ -1,0 +1,80 @@
+"""What the runtime needs from outside: where it keeps its state, and what runs the instances."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+from shipoff.runtime.domain import Emission, Instance, InstanceKey, Observed, Workload
+
+Stored = tuple[Workload, tuple[Instance, ...]]
+
+
+class Store(Protocol):
+    """Workloads and their instances, durable."""
+
+    async def insert(self, workload: Workload) -> bool:
+        """Stores a new workload; False, and nothing changed, when the deployment has one."""
+        ...
+
+    async def load(self, deployment_id: str) -> Stored | None:
+        """The workload with its instances, None when it is unknown."""
+        ...
+
+    async def save(
+        self, workload: Workload, instances: Sequence[Instance] | None = None, *, emissions: Sequence[Emission] = ()
+    ) -> Workload:
+        """Stores the state and the events in one transaction; the workload with its new version.
+
+        `instances` None leaves them as they are. Raises Aborted when the stored version is not the workload's, and
+        AlreadyExists when another live instance has one of the ports.
+        """
+        ...
+
+    async def unsettled(self) -> Mapping[str, int]:
+        """Deployment id → version of every workload that may have something to do."""
+        ...
+
+    async def live_ports(self) -> Collection[int]:
+        """The ports that instances have now."""
+        ...
+
+    async def forget_settled(self, *, older_than_s: float) -> None:
+        """Removes workloads that have been stopped or failed for that long."""
+        ...
+
+
+class Driver(Protocol):
+    """Runs instances: as processes of this machine, or as pods of a cluster.
+
+    Every method may be called again after a crash at any point and then leads to the same end. Temporary trouble is raised
+    as TemporaryError; what can never work as PermanentError with a message for the user.
+    """
+
+    async def place(self, instance: Instance, *, taken: Collection[int]) -> Instance:
+        """The instance with the host and port it will listen on. Raises Exhausted when there is no room."""
+        ...
+
+    async def start(self, workload: Workload, instance: Instance) -> None:
+        """Starts this run, with whatever has to be there before; nothing when it runs or has run already."""
+        ...
+
+    async def terminate(self, key: InstanceKey) -> None:
+        """Asks the run to end; nothing when it has."""
+        ...
+
+    async def kill(self, key: InstanceKey) -> None:
+        """Ends the run with everything it started."""
+        ...
+
+    async def observe(self, workload: Workload, instances: Sequence[Instance], *, probe: Collection[InstanceKey]) -> Observed:
+        """What is there of the workload; answers to a probe for those that are to be probed."""
+        ...
+
+    async def remove(self, deployment_id: str) -> None:
+        """Removes whatever is left of a workload whose instances are gone."""
+        ...
+
+    async def running(self) -> Collection[InstanceKey]:
+        """Every run that is there, wanted or not."""
+        ...

@@ -1,0 +1,142 @@
+"""RuntimeService over gRPC: contracts in, domain out, nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+
+from shipoff.common.errors import InvalidInput
+from shipoff.contracts.runtime.v1 import runtime_pb2, runtime_pb2_grpc
+from shipoff.contracts.types.v1 import types_pb2
+from shipoff.runtime.domain import Artifact, Instance, InstanceState, Phase, Process, Workload
+from shipoff.runtime.handlers import Handlers
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+# It becomes part of file names.
+_PROCESS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+
+_PHASES = {
+    Phase.STARTING: runtime_pb2.WORKLOAD_PHASE_STARTING,
+    Phase.READY: runtime_pb2.WORKLOAD_PHASE_READY,
+    Phase.DEGRADED: runtime_pb2.WORKLOAD_PHASE_DEGRADED,
+    Phase.FAILED: runtime_pb2.WORKLOAD_PHASE_FAILED,
+    Phase.STOPPING: runtime_pb2.WORKLOAD_PHASE_STOPPING,
+    Phase.STOPPED: runtime_pb2.WORKLOAD_PHASE_STOPPED,
+}
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a workload gets that says nothing about it."""
+
+    memory_bytes: int
+    ready_timeout_s: int
+
+
+class RuntimeServer(runtime_pb2_grpc.RuntimeServiceServicer):
+    """The servicer."""
+
+    def __init__(self, handlers: Handlers, *, defaults: Defaults, clock: Callable[[], float]) -> None:
+        self._handlers = handlers
+        self._defaults = defaults
+        self._clock = clock
+
+    async def ApplyWorkload(
+        self, request: runtime_pb2.ApplyWorkloadRequest, context: _Context
+    ) -> runtime_pb2.ApplyWorkloadResponse:
+        await self._handlers.apply(workload_of(request.workload, defaults=self._defaults, now=self._clock()))
+        return runtime_pb2.ApplyWorkloadResponse()
+
+    async def StopWorkload(
+        self, request: runtime_pb2.StopWorkloadRequest, context: _Context
+    ) -> runtime_pb2.StopWorkloadResponse:
+        await self._handlers.stop(request.deployment_id)
+        return runtime_pb2.StopWorkloadResponse()
+
+    async def ScaleWorkload(
+        self, request: runtime_pb2.ScaleWorkloadRequest, context: _Context
+    ) -> runtime_pb2.ScaleWorkloadResponse:
+        await self._handlers.scale(request.deployment_id, request.replicas)
+        return runtime_pb2.ScaleWorkloadResponse()
+
+    async def RestartWorkload(
+        self, request: runtime_pb2.RestartWorkloadRequest, context: _Context
+    ) -> runtime_pb2.RestartWorkloadResponse:
+        await self._handlers.restart(request.deployment_id)
+        return runtime_pb2.RestartWorkloadResponse()
+
+    async def GetWorkload(self, request: runtime_pb2.GetWorkloadRequest, context: _Context) -> runtime_pb2.GetWorkloadResponse:
+        workload, instances = await self._handlers.get(request.deployment_id)
+        return runtime_pb2.GetWorkloadResponse(
+            phase=_PHASES[workload.phase],
+            reason=workload.reason,
+            replicas=workload.replicas,
+            revision=workload.revision,
+            instances=[_instance(one) for one in instances],
+        )
+
+
+def workload_of(message: runtime_pb2.Workload, *, defaults: Defaults, now: float) -> Workload:
+    """The workload that a request describes. Raises InvalidInput."""
+    run = message.configuration.run
+    ready_timeout_s = float(run.ready_timeout_s or defaults.ready_timeout_s)
+    return Workload(
+        deployment_id=message.deployment_id,
+        project_id=message.project_id,
+        project_name=message.project_name,
+        team_id=message.team_id,
+        environment=message.environment,
+        artifact=_artifact(message.artifact),
+        processes=_processes(message),
+        app_root=_app_root(message.app_root),
+        variables=message.configuration.variables.SerializeToString(),
+        replicas=run.replicas or 1,
+        cpu_millis=run.cpu_millis,
+        memory_bytes=run.memory_bytes or defaults.memory_bytes,
+        health_path=run.health_path,
+        ready_timeout_s=ready_timeout_s,
+        ready_deadline=now + ready_timeout_s,
+    )
+
+
+def _artifact(message: types_pb2.Artifact) -> Artifact:
+    if message.kind != types_pb2.ARTIFACT_KIND_APP:
+        raise InvalidInput("only an app's folder can be run here", field="workload.artifact.kind")
+    return Artifact(message.kind, message.object_key, message.digest, message.size_bytes)
+
+
+def _processes(message: runtime_pb2.Workload) -> tuple[Process, ...]:
+    processes = tuple(Process(one.name, tuple(one.command.argv)) for one in message.processes)
+    for process in processes:
+        if not _PROCESS_NAME.fullmatch(process.name):
+            raise InvalidInput(f"{process.name!r} is no name for a process", field="workload.processes.name")
+        if not process.argv or not process.argv[0] or any("\0" in part for part in process.argv):
+            raise InvalidInput(f"process {process.name} has no command", field="workload.processes.command")
+    if len({process.name for process in processes}) != len(processes):
+        raise InvalidInput("two processes have the same name", field="workload.processes.name")
+    return processes
+
+
+def _app_root(path: str) -> str:
+    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+        raise InvalidInput(f"{path!r} leads outside the artifact", field="workload.app_root")
+    return path or "."
+
+
+def _instance(instance: Instance) -> runtime_pb2.Instance:
+    message = runtime_pb2.Instance(
+        process=instance.key.process,
+        index=instance.key.index,
+        ready=instance.state is InstanceState.READY,
+        restarts=instance.restarts,
+        last_exit=instance.last_exit,
+    )
+    if instance.serves and instance.port:
+        message.endpoint.CopyFrom(types_pb2.Endpoint(host=instance.host, port=instance.port))
+    if instance.pid:
+        message.started_at.FromMilliseconds(int(instance.started_at * 1000))
+    return message
