@@ -66,12 +66,16 @@ def leftover(pid_file: Path) -> psutil.Process | None:
 async def end_leftovers(folder: Path) -> list[str]:
     """Ends everything that the pid files in this folder verifiably name; the names."""
     ended = []
-    for pid_file in [folder / name for name in sorted(os.listdir(folder)) if name.endswith(".pid")]:
+    for pid_file in _pid_files(folder):
         if (process := leftover(pid_file)) is not None:
             await end(process, number=_stop_signal(pid_file), timeout_s=_LEFTOVER_S)
             ended.append(pid_file.stem)
         pid_file.unlink(missing_ok=True)
     return ended
+
+
+def _pid_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.pid"))
 
 
 def _stop_signal(pid_file: Path) -> signal.Signals:
