@@ -1,0 +1,87 @@
+"""What this process gives up for itself and everything it starts, and the thread that touches the tenant's files.
+
+Linux calls are made through ctypes: prctl(2), setfsuid(2). Elsewhere what the system lacks is left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import resource
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from shipoff.builder.assignment import Limits
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+# linux/prctl.h
+_PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+# Behind the polite priority of the platform itself.
+_NICE = 10
+# Tasks an account may have at once: a backstop that bounds a fork bomb between two samples.
+_TASKS = 4096
+
+
+def confine(limits: Limits, *, uid: int | None) -> None:
+    """Limits this process for good; what it starts inherits all of it.
+
+    No core files, no new privileges (setuid programs), no file beyond the disk limit, low priority; nobody can attach to
+    this process or read its memory; orphans of its children become its own.
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        for option, value in ((_PR_SET_DUMPABLE, 0), (_PR_SET_CHILD_SUBREAPER, 1), (_PR_SET_NO_NEW_PRIVS, 1)):
+            if libc.prctl(option, value, 0, 0, 0) != 0:
+                raise OSError(ctypes.get_errno(), f"prctl({option})")
+    if uid is not None:
+        os.setgroups([])
+        _limit(resource.RLIMIT_NPROC, _TASKS)
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_FSIZE, limits.disk_bytes)
+    os.umask(0o022)
+    os.nice(_NICE)
+
+
+def limit_cpu(timeout_s: int) -> None:
+    """Caps the CPU seconds of each process: a backstop behind the deadline, for one that slipped away."""
+    _limit(resource.RLIMIT_CPU, timeout_s * (os.cpu_count() or 1) + 60)
+
+
+def _limit(kind: int, value: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(kind, (value, value))
+
+
+def _take_account(uid: int | None) -> None:
+    """Gives the calling thread the tenant's rights on files, and no others (setfsuid(2): capabilities go with it)."""
+    if uid is None:
+        return
+    if sys.platform != "linux":
+        raise OSError("builds as root need Linux: start the platform as an ordinary user")
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.setfsgid(uid)
+    libc.setfsuid(uid)
+    # The call reports the former value only: ask again to see whether it was taken.
+    if libc.setfsuid(-1) != uid:
+        raise OSError(f"cannot take the rights of account {uid}")
+
+
+class TenantFiles:
+    """Runs functions in a thread that has the tenant's rights on files: a link to somebody else's file opens nothing."""
+
+    def __init__(self, uid: int | None) -> None:
+        self._executor = ThreadPoolExecutor(1, "files", initializer=_take_account, initargs=(uid,))
+
+    async def run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Calls the function there. Only one runs at a time."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, lambda: function(*args, **kwargs))

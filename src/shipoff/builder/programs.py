@@ -1,0 +1,136 @@
+"""Runs programs under the tenant's account: argument lists only, never a shell; output goes to the log, line by line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import DEVNULL, PIPE
+
+import psutil
+
+from shipoff.builder.assignment import Limits
+from shipoff.builder.journal import Journal
+from shipoff.builder.lines import LineSplitter
+
+_CHUNK_BYTES = 64 << 10
+_KILL_ROUNDS = 200
+_KILL_PAUSE_S = 0.02
+
+
+@dataclass(frozen=True)
+class Program:
+    """What to run, where, and what it sees."""
+
+    argv: Sequence[str]
+    folder: Path
+    environment: Mapping[str, str]
+
+
+class Programs:
+    """Starts programs, and knows everything that came of them."""
+
+    def __init__(self, journal: Journal, limits: Limits, *, uid: int | None) -> None:
+        self._journal = journal
+        self._limits = limits
+        self._account: dict[str, object] = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
+        self._awaited: set[int] = set()
+        self._written = 0
+
+    async def run(self, program: Program, *, quiet: bool = False) -> int:
+        """Runs it to its end, and ends what it left behind; the exit code, or minus the signal that killed it.
+
+        Its output becomes log lines; where `quiet`, only what it writes to standard error. Raises FileNotFoundError when
+        there is no such program.
+        """
+        process = await asyncio.create_subprocess_exec(
+            *program.argv,
+            cwd=program.folder,
+            env=dict(program.environment),
+            stdin=DEVNULL,
+            stdout=DEVNULL if quiet else PIPE,
+            stderr=PIPE,
+            limit=_CHUNK_BYTES,
+            start_new_session=True,
+            **self._account,  # type: ignore[arg-type]  # Popen's own keywords
+        )
+        self._awaited.add(process.pid)
+        streams = ((process.stdout, "stdout"), (process.stderr, "stderr"))
+        readers = [asyncio.create_task(self._read(stream, channel)) for stream, channel in streams if stream]
+        try:
+            code = await process.wait()
+            # What still runs in the background would hold the pipes open.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await self.kill_all()
+            await asyncio.gather(*readers)
+        finally:
+            for reader in readers:
+                reader.cancel()
+            self._awaited.discard(process.pid)
+        return code
+
+    async def output(self, program: Program) -> str:
+        """Runs a short program of the platform's own and gives what it wrote; empty when it failed."""
+        process = await asyncio.create_subprocess_exec(
+            *program.argv,
+            cwd=program.folder,
+            env=dict(program.environment),
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=DEVNULL,
+            start_new_session=True,
+            **self._account,  # type: ignore[arg-type]  # Popen's own keywords
+        )
+        self._awaited.add(process.pid)
+        try:
+            written, _ = await process.communicate()
+        finally:
+            self._awaited.discard(process.pid)
+        return written.decode(errors="replace").strip() if process.returncode == 0 else ""
+
+    async def _read(self, stream: asyncio.StreamReader, channel: str) -> None:
+        splitter = LineSplitter(self._journal.masker)
+        while chunk := await stream.read(_CHUNK_BYTES):
+            await self._write(splitter.feed(chunk), channel, len(chunk))
+            # Paced, so that a program that only prints costs next to nothing.
+            await asyncio.sleep(len(chunk) / self._limits.output_bytes_per_s)
+        await self._write(splitter.end(), channel, 0)
+
+    async def _write(self, lines: list[str], channel: str, size: int) -> None:
+        if self._written > self._limits.output_bytes:
+            return
+        self._written += size
+        await self._journal.write(lines, channel=channel)
+        if self._written > self._limits.output_bytes:
+            await self._journal.say(f"… more than {self._limits.output_bytes >> 20} MiB of output: the rest is left out")
+
+    def running(self) -> list[psutil.Process]:
+        """Every process that came of what was started, zombies left out. Reaps orphans that have ended."""
+        alive = []
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    alive.append(process)
+                elif process.pid not in self._awaited and process.ppid() == os.getpid():
+                    with contextlib.suppress(ChildProcessError):
+                        os.waitpid(process.pid, os.WNOHANG)
+        return alive
+
+    async def kill_all(self) -> bool:
+        """Kills everything that was started and whatever came of it; whether nothing is left."""
+        for _ in range(_KILL_ROUNDS):
+            processes = self.running()
+            if not processes:
+                return True
+            # Stopped first: what forks without end would outrun the kills.
+            for number in (signal.SIGSTOP, signal.SIGKILL):
+                for process in processes:
+                    with contextlib.suppress(psutil.Error):
+                        process.send_signal(number)
+            await asyncio.sleep(_KILL_PAUSE_S)
+        return False

@@ -1,0 +1,135 @@
+"""Runs a plan's steps, one command after the other, with the project's variables and caches."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+from shipoff.builder.assignment import Assignment, BuildError, Kind
+from shipoff.builder.journal import Journal
+from shipoff.builder.programs import Program, Programs
+from shipoff.builder.watch import Watch
+from shipoff.contracts.types.v1 import types_pb2
+
+# Which setting of which tool points at the project's cache folder of this name.
+_CACHES = {
+    "UV_CACHE_DIR": "uv",
+    "PIP_CACHE_DIR": "pip",
+    "npm_config_cache": "npm",
+    "npm_config_store_dir": "pnpm",
+    "YARN_CACHE_FOLDER": "yarn",
+    "POETRY_CACHE_DIR": "poetry",
+    "COREPACK_HOME": "corepack",
+}
+_QUIET = {
+    "CI": "true",
+    "DO_NOT_TRACK": "1",
+    "NEXT_TELEMETRY_DISABLED": "1",
+    "npm_config_update_notifier": "false",
+    "npm_config_fund": "false",
+    "npm_config_audit": "false",
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "COREPACK_ENABLE_DOWNLOAD_PROMPT": "0",
+}
+# What a build leaves has to work in another folder, and be the same the next time.
+_MOVABLE = {
+    "UV_VENV_RELOCATABLE": "1",
+    "UV_NO_EDITABLE": "1",
+    "UV_PYTHON_DOWNLOADS": "never",
+    "POETRY_VIRTUALENVS_IN_PROJECT": "true",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    # 1980-01-01: the first day a zip file can name.
+    "SOURCE_DATE_EPOCH": "315532800",
+}
+MARK = "SHIPOFF_BUILD"
+_REMEDIES = {
+    "node": "install Node.js 20 or newer on this machine",
+    "npm": "install Node.js 20 or newer, which brings npm, on this machine",
+    "pnpm": "install pnpm on this machine (npm install --global pnpm)",
+    "yarn": "install yarn on this machine (npm install --global yarn)",
+    "bun": "install bun on this machine",
+    "python3": "install Python 3.11 or newer, where every account can read it, on this machine",
+    "uv": "install uv on this machine",
+}
+
+
+def base_environment(assignment: Assignment) -> dict[str, str]:
+    """What every program of a build sees; nothing of the platform's own environment."""
+    work = assignment.work_folder
+    return {
+        "LANG": "C.UTF-8",
+        **assignment.environment,
+        "PATH": assignment.path,
+        "HOME": str(work / "home"),
+        "TMPDIR": str(work / "tmp"),
+        MARK: assignment.mark,
+    }
+
+
+def step_environment(assignment: Assignment, step: types_pb2.PlanStep, variables: Mapping[str, str]) -> dict[str, str]:
+    """A step's variables: the tools' settings, then the plan's, then the project's; the platform's own come last."""
+    base = base_environment(assignment)
+    caches = {name: str(Path(assignment.caches) / folder) for name, folder in _CACHES.items()}
+    return {**base, **_QUIET, **_MOVABLE, **dict(step.env), **variables, **base, **caches}
+
+
+class Steps:
+    """One build's steps."""
+
+    def __init__(self, assignment: Assignment, programs: Programs, journal: Journal, watch: Watch) -> None:
+        self._assignment = assignment
+        self._programs = programs
+        self._journal = journal
+        self._watch = watch
+
+    async def run(self, step: types_pb2.PlanStep, folder: Path, variables: Mapping[str, str]) -> None:
+        """Runs a step's commands in the folder. Raises BuildError for the first that fails."""
+        environment = step_environment(self._assignment, step, variables)
+        for command in step.commands:
+            argv = list(command.argv)
+            shown = shown_command(argv)
+            await self._journal.say(f"▸ {step.name}: {shown}")
+            self._require(argv[0], step, folder)
+            try:
+                code = await self._programs.run(Program(argv, folder, environment))
+            except (FileNotFoundError, PermissionError) as error:
+                raise self._failed(step, f"{argv[0]} cannot be run: {error.strerror}") from error
+            if code != 0:
+                raise self._judged(step, shown, code)
+
+    def _require(self, name: str, step: types_pb2.PlanStep, folder: Path) -> None:
+        """Raises BuildError with what to install where a program that the plan names is not on the machine."""
+        if "/" in name or shutil.which(name, path=self._assignment.path):
+            return
+        remedy = _REMEDIES.get(name, f"install {name}, or change the command")
+        raise BuildError(
+            Kind.BUILD_FAILURE_PLATFORM, f"{step.name} needs {name}, which this machine does not have: {remedy}", step=step.name
+        )
+
+    def _judged(self, step: types_pb2.PlanStep, shown: str, code: int) -> BuildError:
+        if code == -signal.SIGXFSZ:
+            return self._watch.disk_breach("wrote a file larger than the disk space it may use")
+        if shutil.disk_usage(self._assignment.work).free < self._assignment.limits.free_bytes:
+            return self._watch.disk_breach("failed because the machine's disk is full: free some room, then deploy again")
+        ended = f"was killed by {_signal(-code)}" if code < 0 else f"exited with code {code}"
+        return self._failed(step, f"`{shown}` {ended}")
+
+    def _failed(self, step: types_pb2.PlanStep, reason: str) -> BuildError:
+        return BuildError(Kind.BUILD_FAILURE_COMMAND, self._journal.masker.mask(reason), step=step.name)
+
+
+def shown_command(argv: list[str]) -> str:
+    """A command as a person would type it."""
+    if argv[:2] in (["/bin/sh", "-c"], ["sh", "-c"]) and len(argv) == 3:
+        return argv[2]
+    return shlex.join(argv)
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
