@@ -1,0 +1,157 @@
+"""Node: which package manager, in which version, and how it installs.
+
+pnpm and yarn are run through npx, so that a machine needs Node and npm only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from shipoff.detector.domain import Argv, Evidence, PackageManager, Snapshot
+from shipoff.detector.manifests import Table, table_at, text, text_at
+
+_LOCKFILES = {
+    "package-lock.json": "npm",
+    "npm-shrinkwrap.json": "npm",
+    "pnpm-lock.yaml": "pnpm",
+    "yarn.lock": "yarn",
+    "bun.lock": "bun",
+    "bun.lockb": "bun",
+}
+_FIELD = re.compile(r"(npm|pnpm|yarn|bun)@(\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?)(?:\+.*)?")
+_LOCKFILE_VERSION = re.compile(r"^lockfileVersion:\s*['\"]?(\d+)", re.MULTILINE)
+_PNPM_BY_LOCKFILE = {"5": "7", "6": "8"}
+_PACKAGES_KEY = re.compile(r"^packages\s*:", re.MULTILINE)
+_YARN_1 = "1.22.22"
+_YARN_BERRY = "4"
+_INSTALL_SCRIPTS = ("preinstall", "install", "postinstall", "prepare")
+
+
+@dataclass(frozen=True)
+class Manager:
+    """How packages are installed and scripts are run."""
+
+    manager: PackageManager
+    # What to put before `run <script>`.
+    program: Argv
+    install: Argv
+    env: Mapping[str, str] = field(default_factory=dict)
+    caches: tuple[str, ...] = ("npm",)
+    inputs: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    warnings: tuple[str, ...] = ()
+    # Several lock files, none of them named.
+    conflict: str = ""
+
+
+def manager(snapshot: Snapshot, package: Table) -> Manager:
+    """By the packageManager field, else by the lock file; several lock files without the field are a question to the author."""
+    locks = [file for file in _LOCKFILES if snapshot.has(file)]
+    named = _FIELD.fullmatch(text_at(package, "packageManager"))
+    kinds = sorted({_LOCKFILES[file] for file in locks})
+    kind = named[1] if named else (kinds[0] if kinds else "npm")
+    lock = next((file for file in locks if _LOCKFILES[file] == kind), "")
+    source = Evidence("package.json", "packageManager", f"packages are installed with {kind}")
+    if not named:
+        source = Evidence(lock or "package.json", "", f"packages are installed with {kind}")
+    made = _MAKERS[kind](snapshot, lock, named[2] if named else "")
+    conflict = "" if named or len(kinds) < 2 else _conflict(locks)
+    warnings = () if lock else (f"there is no lock file: run `{kind} install` and add it, so that every build is the same",)
+    return Manager(
+        manager=made.manager,
+        program=made.program,
+        install=made.install,
+        env=made.env,
+        caches=made.caches,
+        inputs=_inputs(snapshot, package, lock),
+        evidence=(source,),
+        warnings=(*made.warnings, *warnings),
+        conflict=conflict,
+    )
+
+
+def _conflict(locks: list[str]) -> str:
+    return (
+        f"{' and '.join(sorted(locks))} are both here. Delete those you do not use, "
+        'or name the package manager in package.json, such as "packageManager": "npm@10.9.0".'
+    )
+
+
+def _inputs(snapshot: Snapshot, package: Table, lock: str) -> tuple[str, ...]:
+    """The files that decide the install; none (the whole source) when the install runs scripts or builds workspaces."""
+    if package.get("workspaces") or snapshot.has("pnpm-workspace.yaml"):
+        return ()
+    if any(name in table_at(package, "scripts") for name in _INSTALL_SCRIPTS):
+        return ()
+    files = ("package.json", lock, ".npmrc", ".yarnrc", ".yarnrc.yml")
+    return tuple(sorted(file for file in files if file and snapshot.has(file)))
+
+
+def _npm(_snapshot: Snapshot, lock: str, version: str) -> Manager:
+    verb = "ci" if lock else "install"
+    return Manager(
+        PackageManager("npm", version, lock, frozen=bool(lock)),
+        program=("npm",),
+        # Builds need the development dependencies, whatever NODE_ENV is set to.
+        install=("npm", verb, "--include=dev", "--no-audit", "--no-fund"),
+    )
+
+
+def _pnpm(snapshot: Snapshot, lock: str, version: str) -> Manager:
+    version = version or _pnpm_version(snapshot)
+    program = ("npx", "--yes", f"pnpm@{version}")
+    frozen = ("--frozen-lockfile",) if lock else ("--no-frozen-lockfile",)
+    return Manager(
+        PackageManager("pnpm", version, lock, frozen=bool(lock)),
+        program=program,
+        install=(*program, "install", *frozen, "--prod=false"),
+        # Without a terminal it would rather stop than replace an old node_modules.
+        env={"CI": "true"},
+        caches=("npm", "pnpm"),
+    )
+
+
+def _pnpm_version(snapshot: Snapshot) -> str:
+    """The major version that wrote the lock file (https://pnpm.io/blog lists the formats)."""
+    lock = _LOCKFILE_VERSION.search(text(snapshot, "pnpm-lock.yaml", limit=8 << 20)[:1000])
+    workspace = text(snapshot, "pnpm-workspace.yaml")
+    # Format 9 is both 9's and 10's; only 10 keeps settings in a workspace file without packages.
+    newest = "10" if workspace and not _PACKAGES_KEY.search(workspace) else "9"
+    return _PNPM_BY_LOCKFILE.get(lock[1], newest) if lock else newest
+
+
+def _yarn(snapshot: Snapshot, lock: str, version: str) -> Manager:
+    berry = not version.startswith("1.") if version else _is_berry(snapshot)
+    if not berry:
+        version = version or _YARN_1
+        program: Argv = ("npx", "--yes", f"yarn@{version}")
+        frozen = ("--frozen-lockfile",) if lock else ()
+        install = (*program, "install", *frozen, "--production=false", "--non-interactive")
+        return Manager(PackageManager("yarn", version, lock, frozen=bool(lock)), program, install, caches=("npm", "yarn"))
+    version = version or _YARN_BERRY
+    program = ("npx", "--yes", f"@yarnpkg/cli-dist@{version}")
+    return Manager(
+        PackageManager("yarn", version, lock, frozen=bool(lock)),
+        program=program,
+        install=(*program, "install", "--immutable" if lock else "--no-immutable"),
+        # What is shipped must hold its packages: Plug'n'Play leaves them in a cache outside of it.
+        env={"YARN_NODE_LINKER": "node-modules", "YARN_ENABLE_TELEMETRY": "0"},
+        caches=("npm", "yarn"),
+    )
+
+
+def _is_berry(snapshot: Snapshot) -> bool:
+    """Yarn 2 and later write a `__metadata` entry; yarn 1 does not."""
+    lock = text(snapshot, "yarn.lock", limit=8 << 20)
+    return snapshot.has(".yarnrc.yml") or any(line.startswith("__metadata:") for line in lock[:2000].splitlines())
+
+
+def _bun(snapshot: Snapshot, _lock: str, _version: str) -> Manager:
+    found = _npm(snapshot, "", "")
+    warning = "bun is not supported yet: npm installs from package.json, without bun's lock file"
+    return Manager(found.manager, found.program, found.install, caches=found.caches, warnings=(warning,))
+
+
+_MAKERS = {"npm": _npm, "pnpm": _pnpm, "yarn": _yarn, "bun": _bun}

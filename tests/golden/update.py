@@ -1,0 +1,24 @@
+"""Writes the golden plans anew from what detection says today: `python tests/golden/update.py`. Read the difference before you commit it."""
+
+from __future__ import annotations
+
+from snapshots import EXAMPLES, PLANS, examples, snapshot_of
+
+from shipoff.detector.domain import Plan, Settings, plan_json
+from shipoff.detector.handlers import detect
+
+
+def main() -> None:
+    """One file an example; those of examples that are gone are removed."""
+    PLANS.mkdir(exist_ok=True)
+    for stale in {path.stem for path in PLANS.glob("*.json")} - set(examples()):
+        (PLANS / f"{stale}.json").unlink()
+    for name in examples():
+        plan = detect(snapshot_of(EXAMPLES / name), Settings())
+        if not isinstance(plan, Plan):
+            raise SystemExit(f"{name}: {plan.message}")
+        (PLANS / f"{name}.json").write_text(plan_json(plan))
+
+
+if __name__ == "__main__":
+    main()
