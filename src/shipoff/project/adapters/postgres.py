@@ -1,0 +1,293 @@
+"""Project's store in PostgreSQL. Times are the database's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from shipoff.common.outbox import Outbox
+from shipoff.common.postgres import Database, Row, Transaction
+from shipoff.common.streams import DEPLOYMENT_QUEUE
+from shipoff.contracts.events.v1 import events_pb2
+from shipoff.project import messages
+from shipoff.project.domain import (
+    ArchiveSource,
+    BuildSettings,
+    Delivery,
+    DeploymentRequest,
+    Project,
+    Repository,
+    RunSettings,
+    Variable,
+)
+from shipoff.project.github import Position
+from shipoff.project.repositories import repository_key
+
+_ID = "cast(:project_id AS uuid)"
+_IN_ENVIRONMENT = f"project_id = {_ID} AND environment = :environment"
+_SELECT = (
+    "SELECT p.id::text, p.team_id::text, p.name, p.build::text, p.run::text, p.repository_url, p.repository_branch, p.data_key,"
+    " p.configuration_version, p.created_at,"
+    " (SELECT array_agg(e.name ORDER BY e.created_at, e.name) FROM environments e WHERE e.project_id = p.id) AS environments"
+    " FROM projects p WHERE p.deleted_at IS NULL"
+)
+_INSERT_PROJECT = sa.text(
+    "INSERT INTO projects (id, team_id, name, build, run, repository_url, repository_branch, repository_key, data_key,"
+    " configuration_version) VALUES (cast(:project_id AS uuid), cast(:team_id AS uuid), :name, cast(:build AS jsonb),"
+    " cast(:run AS jsonb), :repository_url, :repository_branch, :repository_key, :data_key, :configuration_version)"
+    " ON CONFLICT (name) WHERE deleted_at IS NULL DO NOTHING"
+)
+# Locked in a statement of its own: the one that reads then sees what the transaction it waited for has written.
+_LOCK = sa.text(f"SELECT 1 FROM projects WHERE id = {_ID} AND deleted_at IS NULL FOR NO KEY UPDATE")
+_LOCK_FOLLOWING = sa.text(
+    "SELECT id::text FROM projects WHERE repository_key = :key AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE"
+)
+_BY_ID = sa.text(f"{_SELECT} AND p.id = {_ID}")
+_BY_NAME = sa.text(f"{_SELECT} AND p.name = :name")
+_BY_IDS = sa.text(f"{_SELECT} AND p.id = ANY(cast(:ids AS uuid[])) ORDER BY p.id")
+_PAGE = sa.text(f"{_SELECT} AND p.team_id = ANY(cast(:team_ids AS uuid[])) AND p.name > :after ORDER BY p.name LIMIT :limit")
+_FORGET_PUSHES = sa.text(
+    f"DELETE FROM pushes WHERE project_id = {_ID} AND (SELECT repository_key FROM projects WHERE id = {_ID}) <> :repository_key"
+)
+_SAVE = sa.text(
+    "UPDATE projects SET build = cast(:build AS jsonb), run = cast(:run AS jsonb), repository_url = :repository_url,"
+    " repository_branch = :repository_branch, repository_key = :repository_key,"
+    f" configuration_version = :configuration_version WHERE id = {_ID}"
+)
+_DELETE = sa.text(f"UPDATE projects SET deleted_at = now(), deleted_by = :deleted_by WHERE id = {_ID}")
+_FREE_HOSTS = sa.text(f"DELETE FROM environments WHERE project_id = {_ID}")
+_DROP_VARIABLES = sa.text(f"DELETE FROM variables WHERE project_id = {_ID}")
+_ADD_ENVIRONMENT = sa.text(
+    f"INSERT INTO environments (project_id, name, label) VALUES ({_ID}, :name, :label) ON CONFLICT (label) DO NOTHING"
+)
+_NEWEST = sa.text(
+    "SELECT DISTINCT ON (name) name, version, sealed, changed_by, changed_at FROM variables"
+    f" WHERE {_IN_ENVIRONMENT} ORDER BY name, version DESC"
+)
+_ADD_VARIABLE = sa.text(
+    "INSERT INTO variables (project_id, environment, name, version, sealed, changed_by)"
+    f" VALUES ({_ID}, :environment, :name, :version, :sealed, :changed_by)"
+)
+_USE_ARCHIVE = sa.text(
+    f"UPDATE sources SET used_at = now() WHERE project_id = {_ID} AND digest = :digest RETURNING digest, object_key, size_bytes"
+)
+_ADD_ARCHIVE = sa.text(
+    f"INSERT INTO sources (project_id, digest, object_key, size_bytes) VALUES ({_ID}, :digest, :object_key, :size_bytes)"
+    " ON CONFLICT (project_id, digest) DO UPDATE SET used_at = now()"
+)
+_TAKE_STALE = sa.text(
+    "DELETE FROM sources WHERE (project_id, digest) IN (SELECT project_id, digest FROM sources"
+    " WHERE used_at < now() - make_interval(days => cast(:kept_days AS integer))"
+    " ORDER BY used_at LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING object_key"
+)
+_OF_KEY = sa.text(f"SELECT deployment_id::text FROM deployment_requests WHERE project_id = {_ID} AND idempotency_key = :key")
+_ACCEPT = sa.text(
+    "INSERT INTO deployment_requests (deployment_id, project_id, environment, idempotency_key, request)"
+    f" VALUES (cast(:deployment_id AS uuid), {_ID}, :environment, :key, :request)"
+)
+_REQUEST = sa.text("SELECT request FROM deployment_requests WHERE deployment_id = cast(:deployment_id AS uuid)")
+_BEGIN_DELIVERY = sa.text(
+    "INSERT INTO deliveries (provider, delivery_id, event) VALUES (:provider, :delivery_id, :event) ON CONFLICT DO NOTHING"
+)
+_END_DELIVERY = sa.text(
+    "UPDATE deliveries SET deployment_ids = cast(:deployment_ids AS uuid[]), ignored_because = :ignored_because"
+    " WHERE provider = :provider AND delivery_id = :delivery_id"
+)
+_DELIVERY = sa.text(
+    "SELECT deployment_ids::text[] AS deployment_ids, ignored_because FROM deliveries"
+    " WHERE provider = :provider AND delivery_id = :delivery_id"
+)
+_POSITION = sa.text(f"SELECT pushed_at, commit, before FROM pushes WHERE {_IN_ENVIRONMENT} AND branch = :branch")
+_SET_POSITION = sa.text(
+    "INSERT INTO pushes (project_id, environment, branch, pushed_at, commit, before)"
+    f" VALUES ({_ID}, :environment, :branch, :pushed_at, :commit, :before)"
+    " ON CONFLICT (project_id, environment, branch)"
+    " DO UPDATE SET pushed_at = excluded.pushed_at, commit = excluded.commit, before = excluded.before"
+)
+
+
+class PostgresStore:
+    """Implements shipoff.project.ports.Store."""
+
+    def __init__(self, database: Database, outbox: Outbox) -> None:
+        self._database = database
+        self._outbox = outbox
+
+    @asynccontextmanager
+    async def work(self) -> AsyncIterator[PostgresWork]:
+        async with self._database.transaction() as tx:
+            yield PostgresWork(tx, self._outbox)
+
+
+class PostgresWork:
+    """Implements shipoff.project.ports.Work."""
+
+    def __init__(self, tx: Transaction, outbox: Outbox) -> None:
+        self._tx = tx
+        self._outbox = outbox
+
+    async def now(self) -> datetime:
+        moment: datetime = await self._tx.scalar(sa.text("SELECT now()"))
+        return moment
+
+    async def insert_project(self, project: Project) -> bool:
+        row = {**_written(project), "team_id": project.team_id, "name": project.name, "data_key": project.data_key}
+        return await self._tx.execute(_INSERT_PROJECT, row) == 1
+
+    async def project(self, project_id: str) -> Project | None:
+        if not await self._tx.scalar(_LOCK, {"project_id": project_id}):
+            return None
+        return _project_or_none(await self._tx.one_or_none(_BY_ID, {"project_id": project_id}))
+
+    async def find_project(self, id_or_name: str) -> Project | None:
+        if _is_id(id_or_name):
+            return _project_or_none(await self._tx.one_or_none(_BY_ID, {"project_id": id_or_name}))
+        return _project_or_none(await self._tx.one_or_none(_BY_NAME, {"name": id_or_name.replace("\0", "")}))
+
+    async def list_projects(self, team_ids: Sequence[str], *, after: str, limit: int) -> Sequence[Project]:
+        rows = await self._tx.all(_PAGE, {"team_ids": list(team_ids), "after": after.replace("\0", ""), "limit": limit})
+        return [_project(row) for row in rows]
+
+    async def following(self, repository_key: str) -> Sequence[Project]:
+        locked = await self._tx.all(_LOCK_FOLLOWING, {"key": repository_key})
+        rows = await self._tx.all(_BY_IDS, {"ids": [row["id"] for row in locked]})
+        return [_project(row) for row in rows]
+
+    async def save_project(self, project: Project) -> None:
+        row = _written(project)
+        await self._tx.execute(_FORGET_PUSHES, {name: row[name] for name in ("project_id", "repository_key")})
+        await self._tx.execute(_SAVE, row)
+
+    async def delete_project(self, project: Project, *, deleted_by: str) -> None:
+        await self._tx.execute(_DELETE, {"project_id": project.id, "deleted_by": deleted_by})
+        for statement in (_FREE_HOSTS, _DROP_VARIABLES):
+            await self._tx.execute(statement, {"project_id": project.id})
+        event = events_pb2.ProjectDeleted(project_id=project.id, team_id=project.team_id, deleted_by=deleted_by)
+        await self._outbox.emit(self._tx, DEPLOYMENT_QUEUE, event, tenant_id=project.team_id)
+
+    async def add_environment(self, project_id: str, environment: str, *, label: str) -> bool:
+        row = {"project_id": project_id, "name": environment, "label": label}
+        return await self._tx.execute(_ADD_ENVIRONMENT, row) == 1
+
+    async def newest_variables(self, project_id: str, environment: str) -> Sequence[Variable]:
+        rows = await self._tx.all(_NEWEST, {"project_id": project_id, "environment": environment})
+        return [Variable(**row) for row in rows]
+
+    async def add_variables(self, project_id: str, environment: str, variables: Sequence[Variable]) -> None:
+        rows = [
+            {
+                "project_id": project_id,
+                "environment": environment,
+                "name": variable.name,
+                "version": variable.version,
+                "sealed": variable.sealed,
+                "changed_by": variable.changed_by,
+            }
+            for variable in variables
+        ]
+        await self._tx.execute(_ADD_VARIABLE, rows)
+
+    async def archive(self, project_id: str, digest: str) -> ArchiveSource | None:
+        row = await self._tx.one_or_none(_USE_ARCHIVE, {"project_id": project_id, "digest": digest})
+        return ArchiveSource(**row) if row else None
+
+    async def add_archive(self, project_id: str, archive: ArchiveSource) -> None:
+        await self._tx.execute(_ADD_ARCHIVE, {"project_id": project_id, **asdict(archive)})
+
+    async def take_stale_archives(self, kept_days: int, *, limit: int) -> Sequence[str]:
+        rows = await self._tx.all(_TAKE_STALE, {"kept_days": kept_days, "limit": limit})
+        return [row["object_key"] for row in rows]
+
+    async def deployment_of_key(self, project_id: str, idempotency_key: str) -> str | None:
+        found: str | None = await self._tx.scalar(_OF_KEY, {"project_id": project_id, "key": idempotency_key})
+        return found
+
+    async def accept(self, request: DeploymentRequest, *, idempotency_key: str) -> None:
+        event = messages.request_message(request)
+        row = {
+            "deployment_id": request.deployment_id,
+            "project_id": request.project_id,
+            "environment": request.environment,
+            "key": idempotency_key or None,
+            "request": event.SerializeToString(),
+        }
+        await self._tx.execute(_ACCEPT, row)
+        await self._outbox.emit(self._tx, DEPLOYMENT_QUEUE, event, tenant_id=request.team_id)
+
+    async def request(self, deployment_id: str) -> DeploymentRequest | None:
+        data: bytes | None = await self._tx.scalar(_REQUEST, {"deployment_id": deployment_id})
+        return messages.request(events_pb2.DeploymentRequested.FromString(data)) if data else None
+
+    async def begin_delivery(self, provider: str, delivery_id: str, *, event: str) -> bool:
+        row = {"provider": provider, "delivery_id": delivery_id, "event": event}
+        return await self._tx.execute(_BEGIN_DELIVERY, row) == 1
+
+    async def end_delivery(self, provider: str, delivery_id: str, outcome: Delivery) -> None:
+        await self._tx.execute(
+            _END_DELIVERY,
+            {
+                "provider": provider,
+                "delivery_id": delivery_id,
+                "deployment_ids": list(outcome.deployment_ids),
+                "ignored_because": outcome.ignored_because,
+            },
+        )
+
+    async def delivery(self, provider: str, delivery_id: str) -> Delivery:
+        row = await self._tx.one_or_none(_DELIVERY, {"provider": provider, "delivery_id": delivery_id})
+        return Delivery(tuple(row["deployment_ids"]), row["ignored_because"]) if row else Delivery()
+
+    async def position(self, project_id: str, environment: str, branch: str) -> Position | None:
+        where = {"project_id": project_id, "environment": environment, "branch": branch}
+        row = await self._tx.one_or_none(_POSITION, where)
+        return Position(**row) if row else None
+
+    async def set_position(self, project_id: str, environment: str, branch: str, position: Position) -> None:
+        where = {"project_id": project_id, "environment": environment, "branch": branch}
+        await self._tx.execute(_SET_POSITION, {**where, **asdict(position)})
+
+
+def _written(project: Project) -> dict[str, Any]:
+    repository = project.repository
+    return {
+        "project_id": project.id,
+        "build": json.dumps(asdict(project.build)),
+        "run": json.dumps(asdict(project.run)),
+        "repository_url": repository.url if repository else "",
+        "repository_branch": repository.branch if repository else "",
+        "repository_key": repository_key(repository.url) if repository else "",
+        "configuration_version": project.configuration_version,
+    }
+
+
+def _project_or_none(row: Row | None) -> Project | None:
+    return _project(row) if row else None
+
+
+def _project(row: Row) -> Project:
+    return Project(
+        id=row["id"],
+        team_id=row["team_id"],
+        name=row["name"],
+        build=BuildSettings(**json.loads(row["build"])),
+        run=RunSettings(**json.loads(row["run"])),
+        repository=Repository(row["repository_url"], row["repository_branch"]) if row["repository_url"] else None,
+        data_key=row["data_key"],
+        configuration_version=row["configuration_version"],
+        environments=tuple(row["environments"] or ()),
+        created_at=row["created_at"],
+    )
+
+
+def _is_id(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text.lower()
+    except ValueError:
+        return False
