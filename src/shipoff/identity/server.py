@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID
 
-import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from shipoff.common.errors import InvalidInput
@@ -16,7 +14,7 @@ from shipoff.contracts.identity.v1 import identity_pb2_grpc
 from shipoff.identity.domain import AuditEntry, Membership, Role, Team, Token, User
 from shipoff.identity.handlers import Accounts
 
-_Context = grpc.aio.ServicerContext[Any, Any]
+
 
 
 class IdentityServer(identity_pb2_grpc.IdentityServiceServicer):
@@ -25,54 +23,54 @@ class IdentityServer(identity_pb2_grpc.IdentityServiceServicer):
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
 
-    async def CreateFirstOwner(self, request: pb.CreateFirstOwnerRequest, context: _Context) -> pb.CreateFirstOwnerResponse:
+    async def CreateFirstOwner(self, request: pb.CreateFirstOwnerRequest, context: object) -> pb.CreateFirstOwnerResponse:
         user, team = User(new_id(), request.email, request.name), Team(new_id(), request.team_name)
         secret = await self._accounts.create_first_owner(request.setup_token, user, team)
         return pb.CreateFirstOwnerResponse(user=_user(user), team=_team(team), secret=secret)
 
-    async def Authenticate(self, request: pb.AuthenticateRequest, context: _Context) -> pb.AuthenticateResponse:
+    async def Authenticate(self, request: pb.AuthenticateRequest, context: object) -> pb.AuthenticateResponse:
         identity = await self._accounts.authenticate(request.secret)
         memberships = [_membership(membership) for membership in identity.memberships]
         return pb.AuthenticateResponse(user=_user(identity.user), memberships=memberships, token_id=identity.token_id)
 
-    async def CreateToken(self, request: pb.CreateTokenRequest, context: _Context) -> pb.CreateTokenResponse:
+    async def CreateToken(self, request: pb.CreateTokenRequest, context: object) -> pb.CreateTokenResponse:
         expires_at = request.expires_at.ToDatetime(UTC) if request.HasField("expires_at") else None
         token, secret = await self._accounts.create_token(request.user_id, request.name, expires_at=expires_at)
         return pb.CreateTokenResponse(token=_token(token), secret=secret)
 
-    async def ListTokens(self, request: pb.ListTokensRequest, context: _Context) -> pb.ListTokensResponse:
+    async def ListTokens(self, request: pb.ListTokensRequest, context: object) -> pb.ListTokensResponse:
         return pb.ListTokensResponse(tokens=[_token(token) for token in await self._accounts.list_tokens(request.user_id)])
 
-    async def RevokeToken(self, request: pb.RevokeTokenRequest, context: _Context) -> pb.RevokeTokenResponse:
+    async def RevokeToken(self, request: pb.RevokeTokenRequest, context: object) -> pb.RevokeTokenResponse:
         await self._accounts.revoke_token(user_id=request.user_id, token_id=request.token_id)
         return pb.RevokeTokenResponse()
 
-    async def CreateTeam(self, request: pb.CreateTeamRequest, context: _Context) -> pb.CreateTeamResponse:
+    async def CreateTeam(self, request: pb.CreateTeamRequest, context: object) -> pb.CreateTeamResponse:
         return pb.CreateTeamResponse(
             team=_team(await self._accounts.create_team(request.name, owner_user_id=request.owner_user_id))
         )
 
-    async def AddMember(self, request: pb.AddMemberRequest, context: _Context) -> pb.AddMemberResponse:
+    async def AddMember(self, request: pb.AddMemberRequest, context: object) -> pb.AddMemberResponse:
         user, secret = await self._accounts.add_member(request.team_id, request.email, Role(request.role))
         return pb.AddMemberResponse(user=_user(user), secret=secret)
 
-    async def RemoveMember(self, request: pb.RemoveMemberRequest, context: _Context) -> pb.RemoveMemberResponse:
+    async def RemoveMember(self, request: pb.RemoveMemberRequest, context: object) -> pb.RemoveMemberResponse:
         await self._accounts.remove_member(team_id=request.team_id, user_id=request.user_id)
         return pb.RemoveMemberResponse()
 
-    async def ListMembers(self, request: pb.ListMembersRequest, context: _Context) -> pb.ListMembersResponse:
+    async def ListMembers(self, request: pb.ListMembersRequest, context: object) -> pb.ListMembersResponse:
         members = await self._accounts.list_members(request.team_id)
         return pb.ListMembersResponse(
             members=[pb.Member(user=_user(member.user), role=_role(member.role)) for member in members]
         )
 
-    async def RecordAudit(self, request: pb.RecordAuditRequest, context: _Context) -> pb.RecordAuditResponse:
+    async def RecordAudit(self, request: pb.RecordAuditRequest, context: object) -> pb.RecordAuditResponse:
         entry = request.entry
         entry_id, team_id = _uuid(entry.id or new_id(), "entry.id"), _uuid(entry.team_id, "entry.team_id")
         await self._accounts.record(AuditEntry(entry_id, team_id, entry.actor, entry.action, entry.object_id, entry.detail))
         return pb.RecordAuditResponse()
 
-    async def ListAudit(self, request: pb.ListAuditRequest, context: _Context) -> pb.ListAuditResponse:
+    async def ListAudit(self, request: pb.ListAuditRequest, context: object) -> pb.ListAuditResponse:
         entries, next_token = await self._accounts.list_audit(
             request.team_id, page_size=request.page_size, page_token=request.page_token
         )

@@ -1,0 +1,75 @@
+"""How much one caller may ask: token buckets for requests, slots for open streams. In memory, of this process."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from shipoff.gateway.problems import Refused
+
+_MOST_KEYS = 20_000
+
+
+@dataclass
+class _Bucket:
+    level: float
+    at_s: float
+
+
+class Buckets:
+    """A token bucket a key: `burst` at once, `per_s` on average. The keys that were idle longest are forgotten first."""
+
+    def __init__(self, *, per_s: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_s, self._burst, self._clock = per_s, burst, clock
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def _level(self, key: str) -> _Bucket:
+        now_s = self._clock()
+        bucket = self._buckets.pop(key, None) or _Bucket(self._burst, now_s)
+        bucket.level = min(self._burst, bucket.level + (now_s - bucket.at_s) * self._per_s)
+        bucket.at_s = now_s
+        self._buckets[key] = bucket
+        if len(self._buckets) > _MOST_KEYS:
+            self._buckets.popitem(last=False)
+        return bucket
+
+    def wait_s(self, key: str) -> float:
+        """Seconds until the next one is allowed; 0 when it is now. Takes nothing."""
+        return max(0.0, (1 - self._level(key).level) / self._per_s)
+
+    def take(self, key: str) -> None:
+        """Takes one. Raises Refused (429) with the wait when there is none."""
+        bucket = self._level(key)
+        if bucket.level < 1:
+            raise too_many("too many requests", self.wait_s(key))
+        bucket.level -= 1
+
+
+class Slots:
+    """How many streams are open, for each user and in all."""
+
+    def __init__(self, *, each: int, in_all: int) -> None:
+        self._each, self._in_all = each, in_all
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def held(self, key: str) -> Iterator[None]:
+        """Holds a slot for the block. Raises Refused (429) when there is none."""
+        if self._open[key] >= self._each or self._open.total() >= self._in_all:
+            raise too_many("too many open streams", 5.0)
+        self._open[key] += 1
+        try:
+            yield
+        finally:
+            self._open[key] -= 1
+            if not self._open[key]:
+                del self._open[key]
+
+
+def too_many(message: str, wait_s: float) -> Refused:
+    """429 (RFC 6585, section 4) with the seconds to wait."""
+    return Refused(HTTPStatus.TOO_MANY_REQUESTS, message, retry_after_s=wait_s, remedy="wait as long as Retry-After says")

@@ -1,0 +1,1 @@
+"""The bodies of the REST API, in and out, and their translation from the contracts."""

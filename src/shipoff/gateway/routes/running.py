@@ -1,0 +1,115 @@
+"""What runs: status, scale, queue, and the history of logs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query
+
+from shipoff.common.errors import NotFound
+from shipoff.common.ids import new_id
+from shipoff.contracts.log.v1 import log_pb2
+from shipoff.contracts.orchestrator.v1 import orchestrator_pb2
+from shipoff.contracts.project.v1 import project_pb2
+from shipoff.contracts.runtime.v1 import runtime_pb2
+from shipoff.contracts.types.v1 import types_pb2
+from shipoff.gateway import audit
+from shipoff.gateway.access import ChangedProject, Platform, Reach, ViewedDeployment, ViewedProject, hosts_of
+from shipoff.gateway.context import Gateway
+from shipoff.gateway.deploying import newest
+from shipoff.gateway.models.common import EnvironmentQuery
+from shipoff.gateway.models.deployments import QueueOut, ScaleIn, deployment_out, queue_out
+from shipoff.gateway.models.projects import RunIn, merged_run, project_out
+from shipoff.gateway.models.running import (
+    LogPageOut,
+    LogSource,
+    ScaledOut,
+    StatusOut,
+    WorkloadOut,
+    log_entry_out,
+    source_value,
+    workload_out,
+)
+from shipoff.gateway.routing import guarded
+
+router = guarded("running")
+
+
+async def _workload(gateway: Gateway, deployment_id: str) -> WorkloadOut | None:
+    """None for a static site: nothing of it runs."""
+    try:
+        return workload_out(
+            await gateway.clients.runtime.GetWorkload(runtime_pb2.GetWorkloadRequest(deployment_id=deployment_id))
+        )
+    except NotFound:
+        return None
+
+
+@router.get("/v1/projects/{project}/status")
+async def status(project: ViewedProject, gateway: Platform, environment: EnvironmentQuery = "production") -> StatusOut:
+    """What of the project is live in an environment, and how it does."""
+    live = await newest(gateway, project.id, environment, state=types_pb2.DEPLOYMENT_STATE_PRODUCTION)
+    latest = await newest(gateway, project.id, environment)
+    return StatusOut(
+        project=project_out(project, gateway.settings),
+        live=deployment_out(live, gateway.settings) if live else None,
+        latest=deployment_out(latest, gateway.settings) if latest else None,
+        workload=await _workload(gateway, live.id) if live else None,
+        urls=[gateway.settings.url(host) for host in hosts_of(project, environment)],
+    )
+
+
+@router.post("/v1/projects/{project}/scale")
+async def scale(project: ChangedProject, body: ScaleIn, reach: Reach) -> ScaledOut:
+    """Changes the number of instances: of what is live now, and of the deployments to come."""
+    clients = reach.gateway.clients
+    run = merged_run(project.run, RunIn(replicas=body.replicas))
+    await clients.project.UpdateProject(project_pb2.UpdateProjectRequest(project_id=project.id, run=run))
+    live = await newest(reach.gateway, project.id, body.environment, state=types_pb2.DEPLOYMENT_STATE_PRODUCTION)
+    scaled = False
+    if live is not None:
+        try:
+            await clients.runtime.ScaleWorkload(runtime_pb2.ScaleWorkloadRequest(deployment_id=live.id, replicas=body.replicas))
+            scaled = True
+        except NotFound:
+            # A static site: nothing of it runs.
+            scaled = False
+    detail = f"{body.environment}: {body.replicas}"
+    await audit.record(reach, "project.scale", team_id=project.team_id, object_id=project.id, detail=detail)
+    return ScaledOut(
+        environment=body.environment, replicas=body.replicas, deployment_id=live.id if live is not None and scaled else None
+    )
+
+
+@router.get("/v1/queue")
+async def queue(reach: Reach) -> QueueOut:
+    """What of the caller's teams waits and builds, and the budget."""
+    # The contract reads no team as every team: a caller in none asks for one that is nobody's.
+    team_ids = list(reach.principal.roles) or [new_id()]
+    return queue_out(await reach.gateway.clients.orchestrator.ListQueue(orchestrator_pb2.ListQueueRequest(team_ids=team_ids)))
+
+
+@router.get("/v1/deployments/{deployment_id}/logs")
+async def read_logs(
+    deployment: ViewedDeployment,
+    gateway: Platform,
+    source: Annotated[list[LogSource] | None, Query(max_length=3)] = None,
+    after: Annotated[int, Query(ge=0, lt=2**63, description="Only lines after this position.")] = 0,
+    tail: Annotated[bool, Query(description="The newest lines instead of the oldest.")] = False,
+    limit: Annotated[int, Query(ge=1, le=5000)] = 500,
+) -> LogPageOut:
+    """Lines that are stored, oldest first.
+
+    Live: open a WebSocket at the same address, with the same token in the header. Its messages are JSON objects:
+    `lines` with `entries`, `gap` with a `count`, `state` with the `deployment`, and `end`.
+    """
+    answer = await gateway.clients.log.ReadLogs(
+        log_pb2.ReadLogsRequest(
+            deployment_id=deployment.id,
+            sources=[source_value(one) for one in source or []],
+            after=after,
+            tail=tail,
+            limit=limit,
+        )
+    )
+    return LogPageOut(items=[log_entry_out(entry) for entry in answer.entries], more=answer.more)

@@ -1,0 +1,84 @@
+"""What happens before a route's own code: authentication, then the body within bounds. A router picks one of the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import APIRouter, Security
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from shipoff.gateway.access import admit_anonymous, authenticate, bearer
+from shipoff.gateway.bodies import with_json
+from shipoff.gateway.context import gateway_of
+
+_Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+async def _bounded(request: Request) -> Request:
+    settings = gateway_of(request).settings
+    return await with_json(request, limit_bytes=settings.json_limit_bytes, timeout_s=settings.body_timeout_s)
+
+
+class OpenRoute(APIRoute):
+    """Needs no token; limited by address."""
+
+    def get_route_handler(self) -> _Handler:
+        inner = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            admit_anonymous(request)
+            return await inner(await _bounded(request))
+
+        return handle
+
+
+class RawOpenRoute(APIRoute):
+    """Needs no token and reads its body itself; limited by address."""
+
+    def get_route_handler(self) -> _Handler:
+        inner = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            admit_anonymous(request)
+            return await inner(request)
+
+        return handle
+
+
+class GuardedRoute(APIRoute):
+    """Needs a token, before a byte of the body is read."""
+
+    def get_route_handler(self) -> _Handler:
+        inner = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            request.state.principal = await authenticate(request)
+            return await inner(await _bounded(request))
+
+        return handle
+
+
+class RawGuardedRoute(APIRoute):
+    """Needs a token and reads its body itself."""
+
+    def get_route_handler(self) -> _Handler:
+        inner = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            request.state.principal = await authenticate(request)
+            return await inner(request)
+
+        return handle
+
+
+def guarded(tag: str, *, raw: bool = False) -> APIRouter:
+    """A router whose routes need a token."""
+    return APIRouter(tags=[tag], route_class=RawGuardedRoute if raw else GuardedRoute, dependencies=[Security(bearer)])
+
+
+def open_to_all(tag: str, *, raw: bool = False) -> APIRouter:
+    """A router whose routes need none."""
+    return APIRouter(tags=[tag], route_class=RawOpenRoute if raw else OpenRoute)
