@@ -40,13 +40,12 @@ _SETTINGS = {
     "max_worker_processes": "4",
     "max_parallel_workers_per_gather": "0",
     "autovacuum_max_workers": "2",
-    "wal_level": "minimal",
-    "max_wal_senders": "0",
+    "max_wal_senders": "2",
     "log_line_prefix": "'%m [%p] %u@%d '",
     "log_timezone": "UTC",
 }
-# For tests only: a crash of the machine may lose everything.
-_RISKY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# For tests only: a crash of the machine may lose everything; a kill of the server loses nothing.
+_RISKY = {"fsync": "off", "full_page_writes": "off"}
 
 
 class Postgres:
