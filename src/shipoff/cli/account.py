@@ -53,8 +53,7 @@ def login(
 def _set_up(api: Api, setup_token: str, email: str | None, name: str | None, team: str | None) -> str:
     email = email or _prompt("Your e-mail address", "--email")
     body = {"setup_token": setup_token, "email": email, "name": name or email.partition("@")[0], "team": team or "main"}
-    token = api.post("/v1/setup", body)["token"]
-    return str(token["secret"] if isinstance(token, dict) else token)
+    return str(api.post("/v1/setup", body)["token"])
 
 
 def _asked(token: str | None) -> str:
@@ -74,8 +73,7 @@ def _prompt(question: str, option: str, *, hidden: bool = False) -> str:
 
 
 def _who(me: Json) -> str:
-    user = me.get("user", me)
-    return str(user.get("email") or user.get("name") or user.get("id"))
+    return str(me["user"]["email"])
 
 
 @verb
@@ -96,7 +94,8 @@ def list_tokens(as_json: JsonOption = False) -> None:
     with signed_in() as api:
         found = list(api.items("/v1/tokens"))
     output.data({"items": found})
-    output.table(("ID", "NAME", "CREATED"), [(str(t["id"]), str(t.get("name", "")), ago(t.get("created_at"))) for t in found])
+    rows = [(token["id"], token["name"], ago(token["created_at"]), ago(token.get("last_used_at"))) for token in found]
+    output.table(("ID", "NAME", "CREATED", "LAST USED"), rows)
 
 
 @tokens.command("create")
@@ -107,8 +106,7 @@ def create_token(name: Annotated[str, typer.Argument(help="What it is for.")], a
     with signed_in() as api:
         created = api.post("/v1/tokens", {"name": name})
     output.data(created)
-    secret = created.get("secret") or created.get("token")
-    output.say(str(secret["secret"] if isinstance(secret, dict) else secret))
+    output.say(created["token"])
     output.note("It is not shown again.")
 
 
@@ -127,14 +125,12 @@ def revoke_token(token_id: Annotated[str, typer.Argument(metavar="ID")], as_json
 
 def _team(api: Api, wanted: str | None) -> str:
     """A team's id. Raises Failure when it is not clear which."""
-    teams: list[Json] = api.get("/v1/me").get("teams") or []
-    matching = [
-        t for t in teams if wanted is None or wanted in (t.get("id"), t.get("team_id"), t.get("name"), t.get("team_name"))
-    ]
+    teams: list[Json] = api.get("/v1/me")["teams"]
+    matching = [team for team in teams if wanted is None or wanted in (team["id"], team["name"])]
     if len(matching) != 1:
-        known = ", ".join(str(t.get("name") or t.get("team_name")) for t in teams) or "none"
+        known = ", ".join(team["name"] for team in teams) or "none"
         raise Failure(f"it is not clear which team is meant; yours: {known}", field="--team", remedy="--team NAME")
-    return str(matching[0].get("id") or matching[0].get("team_id"))
+    return str(matching[0]["id"])
 
 
 @members.command("list")
@@ -145,10 +141,7 @@ def list_members(team: TeamOption = None, as_json: JsonOption = False) -> None:
     with signed_in() as api:
         found = list(api.items(f"/v1/teams/{_team(api, team)}/members"))
     output.data({"items": found})
-    rows = [
-        (str(m.get("user_id") or m.get("id")), str(m.get("email", "")), str(m.get("name", "")), str(m.get("role", "")))
-        for m in found
-    ]
+    rows = [(member["user"]["id"], member["user"]["email"], member["user"]["name"], member["role"]) for member in found]
     output.table(("USER", "E-MAIL", "NAME", "ROLE"), rows)
 
 
@@ -166,9 +159,8 @@ def add_member(
         added = api.post(f"/v1/teams/{_team(api, team)}/members", {"email": email, "role": role})
     output.data(added)
     output.say(f"{email} is a {role} now")
-    secret = added.get("token") or added.get("secret")
-    if secret:
-        output.say(f"Their first token, shown once: {secret['secret'] if isinstance(secret, dict) else secret}")
+    if added.get("token"):
+        output.say(f"Their first token, shown once: {added['token']}")
 
 
 @members.command("remove")

@@ -12,13 +12,15 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import httpx2
 
 from shipoff.cli.credentials import Credentials
-from shipoff.cli.errors import ExitCode, Failure, Missing, Unreachable
+from shipoff.cli.errors import ExitCode, Failure, Missing, Unreachable, UsageFailure
 
 Json = dict[str, Any]
 
 _TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
 _UPLOAD_TIMEOUT = httpx2.Timeout(120.0, connect=5.0)
 _AWAY = frozenset([502, 503, 504])
+_LATER = _AWAY | {429}
+_LONGEST_WAIT_S = 5.0
 _PAUSES_S = (0.3, 1.0)
 
 
@@ -33,6 +35,24 @@ def dialled(url: str) -> tuple[str, str]:
         return url, parts.netloc
     port = f":{parts.port}" if parts.port else ""
     return urlunsplit(parts._replace(netloc=f"127.0.0.1{port}")), parts.netloc
+
+
+def check_url(url: str) -> None:
+    """Raises UsageFailure when a platform cannot be at this URL."""
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        fits = False
+    if not fits or "@" in url or not url.isascii() or " " in url or not url.isprintable():
+        raise UsageFailure(f"the platform cannot be at {url!r}", field="SHIPOFF_URL", remedy="write it as http://host:port")
+
+
+def _sendable(token: str) -> str:
+    """The token. Raises Failure when it cannot stand in a header."""
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise Failure("the token is none", code=ExitCode.NOT_SIGNED_IN, field="SHIPOFF_TOKEN", remedy="sign in: shipoff login")
+    return token
 
 
 def is_this_machine(url: str) -> bool:
@@ -51,16 +71,12 @@ class Api:
 
     def __init__(self, credentials: Credentials) -> None:
         self.url = credentials.url
-        base, host = dialled(credentials.url)
+        check_url(self.url)
+        base, host = dialled(self.url)
         self.headers = {"Host": host, "User-Agent": "shipoff-cli"}
         if credentials.token:
-            self.headers["Authorization"] = f"Bearer {credentials.token}"
-        try:
-            self._http = httpx2.Client(
-                base_url=base, headers=self.headers, timeout=_TIMEOUT, trust_env=not is_this_machine(base)
-            )
-        except (httpx2.InvalidURL, ValueError, UnicodeError) as error:
-            raise Failure(f"{credentials.url} is no URL: {error}", code=ExitCode.USAGE, field="SHIPOFF_URL") from error
+            self.headers["Authorization"] = f"Bearer {_sendable(credentials.token)}"
+        self._http = httpx2.Client(base_url=base, headers=self.headers, timeout=_TIMEOUT, trust_env=not is_this_machine(base))
 
     def __enter__(self) -> Api:
         return self
@@ -104,6 +120,7 @@ class Api:
     def _call(self, method: str, path: str, *, repeatable: bool = False, **arguments: Any) -> Json:
         pauses = list(_PAUSES_S) if repeatable else []
         while True:
+            wait_s = 0.0
             try:
                 response = self._http.request(method, path, **arguments)
             except httpx2.ConnectError as error:
@@ -112,9 +129,10 @@ class Api:
                 if not pauses:
                     raise Unreachable(f"{self.url} broke off: {error or type(error).__name__}", remedy="try again") from error
             else:
-                if response.status_code not in _AWAY or not pauses:
+                if response.status_code not in _LATER or not pauses:
                     return self._answer(response)
-            time.sleep(pauses.pop(0))
+                wait_s = _retry_after_s(response)
+            time.sleep(max(pauses.pop(0), wait_s))
 
     def _answer(self, response: httpx2.Response) -> Json:
         if not response.is_success:
@@ -136,13 +154,20 @@ class Api:
         status = response.status_code
         if status == 401:
             raise Failure(message, code=ExitCode.NOT_SIGNED_IN, field=field, remedy=remedy or "sign in: shipoff login")
-        if status == 404 and problem:
+        if not problem:
+            remedy = "is it just starting, or SHIPOFF_URL wrong?"
+            raise Unreachable(f"{self.url} answers {status}, but not as Shipoff does", remedy=remedy)
+        if status == 404:
             raise Missing(message, field=field, remedy=remedy)
-        if status == 404 or status in _AWAY:
-            raise Unreachable(
-                f"{self.url} answers, but not as Shipoff should ({status}): {message}", remedy=remedy or "try again shortly"
-            )
+        if status in _AWAY:
+            raise Unreachable(message, remedy=remedy or "try again shortly")
         raise Failure(message, field=field, remedy=remedy)
+
+
+def _retry_after_s(response: httpx2.Response) -> float:
+    """The wait the platform asks for (RFC 9110, section 10.2.3), within reason."""
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), _LONGEST_WAIT_S) if text.isascii() and text.isdigit() else 0.0
 
 
 def _problem(response: httpx2.Response) -> Json:

@@ -24,8 +24,7 @@ def add(
     with signed_in() as api:
         created = api.post(f"{project_path(here(project))}/hooks", {"url": url})
     output.data(created)
-    hook = created.get("hook", created)
-    output.say(f"Hook {hook['id']} → {hook['url']}")
+    output.say(f"Hook {created['id']} → {created['url']}")
     output.say(f"Secret, shown once: {created['secret']}")
 
 

@@ -22,7 +22,7 @@ def logs(
     ] = False,
     build: Annotated[bool, typer.Option("--build", help="The build's log, of the newest deployment.")] = False,
     deployment: Annotated[str | None, typer.Option("--deployment", metavar="N", help="A deployment's number or id.")] = None,
-    limit: Annotated[int, typer.Option("-n", min=0, max=10_000, help="How many of the last lines.")] = 100,
+    limit: Annotated[int, typer.Option("-n", min=0, max=5000, help="How many of the last lines.")] = 100,
     project: ProjectOption = None,
     environment: EnvironmentOption = PRODUCTION,
     as_json: JsonOption = False,

@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from shipoff.cli.errors import UsageFailure
@@ -118,14 +118,19 @@ def _walk(folder: Path, prefix: str, above: Rules) -> Iterator[Member]:
 
 def _check_link(member: Member, root: Path) -> None:
     target = str(member.source.readlink())
-    lexical = os.path.normpath(os.path.join(os.path.dirname(member.path), target))  # noqa: PTH118, PTH120 - Path keeps ".."
-    inside = lexical != ".." and not lexical.startswith("../")
-    if os.path.isabs(target) or not inside or not member.source.resolve().is_relative_to(root):  # noqa: PTH117
+    if not _leads_inside(member.path, target) or not member.source.resolve().is_relative_to(root):
         raise UsageFailure(
             f"{member.path} is a symlink to {target}, outside the folder",
             field=member.path,
             remedy="copy what it points at into the folder, or add it to .shipoffignore",
         )
+
+
+def _leads_inside(path: str, target: str) -> bool:
+    """Whether a link's target stays below the root: it may climb at its beginning only, as the platform demands it too."""
+    parts = PurePosixPath(target).parts
+    climb = next((index for index, part in enumerate(parts) if part != ".."), len(parts))
+    return not target.startswith("/") and ".." not in parts[climb:] and climb <= path.count("/")
 
 
 def _check_limits(files: list[Member], content_bytes: int, limits: Limits) -> None:

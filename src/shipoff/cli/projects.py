@@ -113,19 +113,18 @@ def status(project: ProjectOption = None, environment: EnvironmentOption = PRODU
 
 
 def _instances(output: Output, instances: list[Json]) -> None:
-    if not instances:
-        return
-    columns = sorted({key for instance in instances for key, value in instance.items() if not isinstance(value, dict | list)})
-    output.table(
-        [column.upper().replace("_", " ") for column in columns],
-        [[_cell(column, instance.get(column)) for column in columns] for instance in instances],
-    )
-
-
-def _cell(column: str, value: object) -> str:
-    if value is None:
-        return "-"
-    return size(value) if column.endswith("_bytes") and isinstance(value, int) else str(value)
+    rows = [
+        (
+            f"{instance['process']}.{instance['index']}",
+            "yes" if instance["ready"] else "no",
+            str(instance["restarts"]),
+            ago(instance["started_at"]),
+            instance["last_exit"] or "-",
+        )
+        for instance in instances
+    ]
+    if rows:
+        output.table(("INSTANCE", "READY", "RESTARTS", "STARTED", "LAST EXIT"), rows)
 
 
 def _one_line(deployment: Json) -> str:
@@ -155,7 +154,7 @@ def open_(project: ProjectOption = None, environment: EnvironmentOption = PRODUC
 
 @verb
 def scale(
-    replicas: Annotated[int, typer.Argument(metavar="N", min=0, max=100, help="How many instances.")],
+    replicas: Annotated[int, typer.Argument(metavar="N", min=1, max=100, help="How many instances.")],
     project: ProjectOption = None,
     environment: EnvironmentOption = PRODUCTION,
     as_json: JsonOption = False,

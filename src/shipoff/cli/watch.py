@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from shipoff.cli.client import Api, Json
 
 TAIL_LINES = 20
-# How the builder marks the beginning of a step in the log.
-_STEP_MARKS = ("$ ", "==> ")
+# How the builder begins a step, in a line of its own: one without a channel, which no program's output can be.
+_STEP_MARK = "▸ "
 
 
 class Watch:
@@ -39,7 +39,7 @@ class Watch:
     def _line(self, entry: Json) -> None:
         if entry["source"] == "build":
             text = str(entry["text"])
-            if text.startswith(_STEP_MARKS):
+            if text.startswith(_STEP_MARK) and not entry["channel"]:
                 self._build_tail.clear()
             self._build_tail.append(text)
         if self._output.as_json:
