@@ -1,0 +1,1 @@
+"""Where the cdn meets drivers, the file system and Caddy."""
