@@ -54,7 +54,9 @@ def follow(api: Api, wanted: Wanted, *, pause: Callable[[float], None] = time.sl
     while True:
         try:
             for message in cursor.new(_over_socket(api, wanted, cursor.position)):
-                failures, last_contact = 0, time.monotonic()
+                last_contact = time.monotonic()
+                if message["type"] == "lines":
+                    failures = 0
                 yield message
                 if message["type"] == "end":
                     return

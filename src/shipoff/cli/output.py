@@ -5,6 +5,7 @@ With `--json`, standard output holds JSON only: one object, or one a line where 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -25,6 +26,9 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A terminal that is not UTF-8 shows a question mark instead of ending the verb.
+            sys.stdout.reconfigure(errors="replace")
         self._colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
     def data(self, value: Any) -> None:
