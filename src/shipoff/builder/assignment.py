@@ -9,6 +9,8 @@ from pathlib import Path
 
 from shipoff.contracts.events.v1 import events_pb2
 
+# In the environment of everything that a build starts: names the attempt.
+MARK = "SHIPOFF_BUILD"
 MIB = 1 << 20
 GIB = 1 << 30
 

@@ -23,7 +23,7 @@ _UPLOAD_S = 600.0
 # Batches on their way that are not stored yet: the service holds no more than these.
 _IN_FLIGHT = 16
 # After these there is nothing more to say: the attempt is unknown, or it is over.
-_FINAL = (errors.Unauthenticated, errors.PermissionDenied, errors.NotFound, errors.Aborted)
+_FINAL = (errors.Unauthenticated, errors.PermissionDenied, errors.NotFound, errors.Aborted, errors.PreconditionFailed)
 
 Message = build_pb2.SessionRequest
 

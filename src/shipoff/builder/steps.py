@@ -8,7 +8,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from shipoff.builder.assignment import Assignment, BuildError, Kind
+from shipoff.builder.assignment import MARK, Assignment, BuildError, Kind
 from shipoff.builder.journal import Journal
 from shipoff.builder.programs import Program, Programs
 from shipoff.builder.watch import Watch
@@ -44,7 +44,6 @@ _MOVABLE = {
     # 1980-01-01: the first day a zip file can name.
     "SOURCE_DATE_EPOCH": "315532800",
 }
-MARK = "SHIPOFF_BUILD"
 _REMEDIES = {
     "node": "install Node.js 20 or newer on this machine",
     "npm": "install Node.js 20 or newer, which brings npm, on this machine",
@@ -58,22 +57,20 @@ _REMEDIES = {
 
 def base_environment(assignment: Assignment) -> dict[str, str]:
     """What every program of a build sees; nothing of the platform's own environment."""
+    return {"LANG": "C.UTF-8", **assignment.environment, **_own(assignment)}
+
+
+def _own(assignment: Assignment) -> dict[str, str]:
+    """What nobody may set otherwise."""
     work = assignment.work_folder
-    return {
-        "LANG": "C.UTF-8",
-        **assignment.environment,
-        "PATH": assignment.path,
-        "HOME": str(work / "home"),
-        "TMPDIR": str(work / "tmp"),
-        MARK: assignment.mark,
-    }
+    return {"PATH": assignment.path, "HOME": str(work / "home"), "TMPDIR": str(work / "tmp"), MARK: assignment.mark}
 
 
 def step_environment(assignment: Assignment, step: types_pb2.PlanStep, variables: Mapping[str, str]) -> dict[str, str]:
-    """A step's variables: the tools' settings, then the plan's, then the project's; the platform's own come last."""
-    base = base_environment(assignment)
+    """A step's variables: the operator's, the tools' settings, the plan's, the project's; the platform's own come last."""
     caches = {name: str(Path(assignment.caches) / folder) for name, folder in _CACHES.items()}
-    return {**base, **_QUIET, **_MOVABLE, **dict(step.env), **variables, **base, **caches}
+    own = {**_own(assignment), **caches}
+    return {**base_environment(assignment), **_QUIET, **_MOVABLE, **dict(step.env), **variables, **own}
 
 
 class Steps:

@@ -1,0 +1,1 @@
+"""What the build service reaches outside itself."""

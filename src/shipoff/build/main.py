@@ -1,0 +1,94 @@
+"""The build service's composition root."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from shipoff.build.adapters.child_process import ChildProcessLauncher, Workplace
+from shipoff.build.adapters.peers import RemoteDetector, StreamedLog
+from shipoff.build.adapters.postgres import PostgresBuildStore
+from shipoff.build.conversation import Services
+from shipoff.build.domain import Rules
+from shipoff.build.handlers import Bells, Builds, Transfers
+from shipoff.build.reconciler import EVERY_S, Reconciler
+from shipoff.build.server import BuilderServer, BuildServer
+from shipoff.build.settings import BuildSettings
+from shipoff.builder.assignment import Limits
+from shipoff.common.config import address, load
+from shipoff.common.lifecycle import looping
+from shipoff.common.objects import ObjectStore
+from shipoff.common.outbox import Outbox
+from shipoff.common.postgres import Database, migrate
+from shipoff.common.rpc import channel, serving
+from shipoff.common.sealing import Sealer
+from shipoff.common.streams import DEPLOYMENT_PROGRESS, Streams
+from shipoff.contracts.build.v1 import build_pb2_grpc
+from shipoff.contracts.detector.v1 import detector_pb2_grpc
+
+
+@asynccontextmanager
+async def running(settings: BuildSettings | None = None) -> AsyncIterator[None]:
+    """Runs the service until the context is left. Builders go on without it, and come back to the next one."""
+    settings = settings or load(BuildSettings)
+    sealer = Sealer(settings.master_key.get_secret_value())
+    await migrate("build", settings.database_url)
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database.open(settings.database_url, pool_size=settings.pool_size))
+        streams = await stack.enter_async_context(Streams.open(settings.redis_url))
+        objects = await stack.enter_async_context(ObjectStore.open(settings.objects_url))
+        detector = detector_pb2_grpc.DetectorServiceStub(await stack.enter_async_context(channel(address("detector"))))
+        outbox = Outbox(database, streams, producing=[DEPLOYMENT_PROGRESS])
+        store, bells, launcher = PostgresBuildStore(database, outbox), Bells(), ChildProcessLauncher(_workplace(settings))
+        services = Services(store, RemoteDetector(detector), StreamedLog(streams), sealer, bells, asyncio.Event())
+        reconciler = Reconciler(store, launcher, objects, bells, rules=Rules(lease_s=settings.lease_s))
+        builders = BuilderServer(services, Transfers(store, objects, settings.artifact_bytes))
+
+        await stack.enter_async_context(outbox.relaying())
+        if not settings.keep_builders:
+            stack.push_async_callback(reconciler.stop_builders)
+        await stack.enter_async_context(_builders_served(settings.builder_address, builders))
+        stack.callback(services.closing.set)
+        stack.push_async_callback(reconciler.close)
+        await stack.enter_async_context(looping("build reconciler", reconciler.look, every_s=EVERY_S, wake=bells.reconciler))
+        registration = (build_pb2_grpc.add_BuildServiceServicer_to_server, BuildServer(Builds(store, bells)))
+        await stack.enter_async_context(serving(settings.listen or address("build"), [registration]))
+        yield
+
+
+@asynccontextmanager
+async def _builders_served(listen: str, builders: BuilderServer) -> AsyncIterator[None]:
+    """Serves builders; they run under accounts of their own, so a socket is open to all: the token decides."""
+    registration = (build_pb2_grpc.add_BuilderServiceServicer_to_server, builders)
+    async with serving(listen, [registration]):
+        if listen.startswith("unix:"):
+            _open_to_all(Path(listen.removeprefix("unix:")))
+        yield
+
+
+def _open_to_all(socket: Path) -> None:
+    socket.parent.chmod(0o711)
+    socket.chmod(0o666)
+
+
+def _workplace(settings: BuildSettings) -> Workplace:
+    limits = Limits(
+        memory_bytes=settings.memory_bytes,
+        processes=settings.processes,
+        disk_bytes=settings.disk_bytes,
+        free_bytes=settings.free_bytes,
+        output_bytes=settings.output_bytes,
+        source_bytes=settings.source_bytes,
+        source_files=settings.source_files,
+        artifact_bytes=settings.artifact_bytes,
+    )
+    return Workplace(
+        folder=Path(settings.builds_folder),
+        address=settings.builder_address,
+        environment=settings.passed_environment(),
+        allow_hosts=settings.allowed_hosts,
+        patience_s=settings.patience_s,
+        limits=limits,
+    )

@@ -1,0 +1,80 @@
+"""What the build service is told at its start."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+
+from pydantic import Field
+
+from shipoff.common.config import ServiceSettings, home, service_config
+
+_MIB = 1 << 20
+_GIB = 1 << 30
+# Proxies, certificates and package indexes: without these the steps reach nothing behind a firewall.
+_PASSED = (
+    "HTTP_PROXY,HTTPS_PROXY,ALL_PROXY,NO_PROXY,SSL_CERT_FILE,SSL_CERT_DIR,REQUESTS_CA_BUNDLE,CURL_CA_BUNDLE,GIT_SSL_CAINFO,"
+    "NODE_EXTRA_CA_CERTS,PIP_*,UV_*,NPM_CONFIG_*"
+)
+
+
+class BuildSettings(ServiceSettings):
+    """SHIPOFF_BUILD_…"""
+
+    model_config = service_config("build")
+
+    # Where builders connect; empty: unix:$SHIPOFF_HOME/run/builder/builder.sock, open to every account (tokens decide).
+    builder_listen: str = ""
+    # Work folders and caches; empty: $SHIPOFF_HOME/builds.
+    folder: str = ""
+    # Seconds without a word from a builder after which its attempt is given up.
+    lease_s: float = Field(default=30.0, gt=0)
+    # Seconds a builder goes on without this service before it gives up itself.
+    patience_s: float = Field(default=120.0, gt=0)
+    # Builders go on while this service restarts; false: they end with it, and their attempts are lost.
+    keep_builders: bool = True
+    # Names (with * for any end) of this process's variables that the steps see, separated by commas.
+    pass_env: str = _PASSED
+    # Hosts with private addresses that repositories may be cloned from: "host" or "host:port", separated by commas.
+    allow_hosts: str = ""
+    # A build's memory where the deployment reserved none.
+    memory_bytes: int = Field(default=2 * _GIB, gt=0)
+    # How many processes a build may have at once.
+    processes: int = Field(default=512, gt=0)
+    # What a build's work folder may hold.
+    disk_bytes: int = Field(default=8 * _GIB, gt=0)
+    # What builds leave free on the disk for everybody else.
+    free_bytes: int = Field(default=256 * _MIB, ge=0)
+    # How much output of a build is kept; the rest is left out.
+    output_bytes: int = Field(default=16 * _MIB, gt=0)
+    # A source, unpacked; and how many files it may have.
+    source_bytes: int = Field(default=2 * _GIB, gt=0)
+    source_files: int = Field(default=100_000, gt=0, le=100_000)
+    # A packed artifact.
+    artifact_bytes: int = Field(default=2 * _GIB, gt=0)
+    # Connections to the database.
+    pool_size: int = Field(default=5, ge=1)
+
+    @property
+    def builder_address(self) -> str:
+        """Where builders connect."""
+        return self.builder_listen or f"unix:{home()}/run/builder/builder.sock"
+
+    @property
+    def builds_folder(self) -> str:
+        """Work folders and caches."""
+        return self.folder or f"{home()}/builds"
+
+    @property
+    def allowed_hosts(self) -> tuple[str, ...]:
+        """`allow_hosts`, one by one."""
+        return tuple(host.strip() for host in self.allow_hosts.split(",") if host.strip())
+
+    def passed_environment(self) -> dict[str, str]:
+        """The variables of this process that `pass_env` names; case does not matter, as with http_proxy."""
+        patterns = [pattern.strip().upper() for pattern in self.pass_env.split(",") if pattern.strip()]
+        return {
+            name: value
+            for name, value in os.environ.items()
+            if any(fnmatch.fnmatchcase(name.upper(), pattern) for pattern in patterns)
+        }
