@@ -35,17 +35,11 @@ def steady_clock() -> Callable[[], float]:
     return lambda: origin + time.monotonic()
 
 
-def _no_step(_name: str) -> None:
-    """What tests replace to break off between two steps."""
-
-
 @asynccontextmanager
-async def running(
-    settings: RuntimeSettings | None = None, *, policy: Policy | None = None, step: Callable[[str], None] = _no_step
-) -> AsyncIterator[None]:
+async def running(settings: RuntimeSettings | None = None, *, policy: Policy | None = None) -> AsyncIterator[None]:
     """Runs the service until the context is left; then stops the apps, where `stop_on_exit` says so, and drains.
 
-    `policy` and `step` (called between any two steps that change something) are for tests.
+    `policy` is for tests that have no time.
     """
     settings = settings or config.load(RuntimeSettings)
     policy = policy or Policy(grace_s=settings.grace_s)
@@ -62,8 +56,8 @@ async def running(
         def wake(deployment_id: str) -> None:
             reconciler.wake(deployment_id)
 
-        driver = _driver(settings, objects, wake=wake, step=step)
-        reconciler = Reconciler(store, driver, policy=policy, clock=clock, step=step)
+        driver = _driver(settings, objects, wake=wake)
+        reconciler = Reconciler(store, driver, policy=policy, clock=clock)
         await stack.enter_async_context(driver.running_here())
         agent = LogAgent(
             driver.logs,
@@ -84,9 +78,7 @@ async def running(
         yield
 
 
-def _driver(
-    settings: RuntimeSettings, objects: ObjectStore, *, wake: Callable[[str], None], step: Callable[[str], None]
-) -> ProcessDriver:
+def _driver(settings: RuntimeSettings, objects: ObjectStore, *, wake: Callable[[str], None]) -> ProcessDriver:
     folder = Path(settings.apps_folder) if settings.apps_folder else config.home() / "apps"
     options = ProcessOptions(
         folder=folder.resolve(),
@@ -95,6 +87,6 @@ def _driver(
         max_processes=settings.max_processes,
         search_path=settings.search_path,
     )
-    releases = Releases(options.folder, objects, step)
+    releases = Releases(options.folder, objects)
     sealer = Sealer(settings.master_key.get_secret_value())
-    return ProcessDriver(options, releases, sealer, on_change=wake, step=step)
+    return ProcessDriver(options, releases, sealer, on_change=wake)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from shipoff.common.errors import Aborted, AlreadyExists, PermanentError, TemporaryError
+from shipoff.common.failpoints import crossing
 from shipoff.common.lifecycle import background, looping
 from shipoff.runtime import transitions
 from shipoff.runtime.domain import (
@@ -62,14 +63,11 @@ class _Known:
 class Reconciler:
     """Looks after every workload of this runtime."""
 
-    def __init__(
-        self, store: Store, driver: Driver, *, policy: Policy, clock: Callable[[], float], step: Callable[[str], None]
-    ) -> None:
+    def __init__(self, store: Store, driver: Driver, *, policy: Policy, clock: Callable[[], float]) -> None:
         self._store = store
         self._driver = driver
         self._policy = policy
         self._clock = clock
-        self._step = step
         self._known: dict[str, _Known] = {}
         self._woken: set[str] = set()
         # (when, deployment id), the next first; an entry whose time is not the workload's any more counts for nothing.
@@ -223,9 +221,7 @@ class Reconciler:
                 return float("inf")
             before = known.current
             decision = await self._decide(known, before)
-            self._step("decided")
             known.current = await self._save(known, decision)
-            self._step("saved")
             for action in decision.actions:
                 await self._perform(action, known)
             workload, instances = known.current
@@ -299,7 +295,7 @@ class Reconciler:
                 await self._driver.kill(key)
             case RemoveResidue(deployment_id=deployment_id):
                 await self._driver.remove(deployment_id)
-        self._step(type(action).__name__)
+        crossing(type(action).__name__)
 
     async def _start(self, key: InstanceKey, known: _Known) -> None:
         """A start that fails is an observation of the next look."""

@@ -24,6 +24,7 @@ import structlog
 
 from shipoff.common.accounts import tenant_uid
 from shipoff.common.errors import Exhausted, InvalidInput, Unavailable
+from shipoff.common.failpoints import crossing
 from shipoff.common.lifecycle import looping
 from shipoff.common.sealing import Sealer
 from shipoff.contracts.types.v1 import types_pb2
@@ -69,10 +70,6 @@ class _Run:
     excess: str = ""
 
 
-def _nothing(_step: str) -> None:
-    """The step hook outside of tests."""
-
-
 class ProcessDriver:
     """`ports.Driver` on processes. `on_change` is called with a deployment's id when an instance of it ended."""
 
@@ -83,13 +80,11 @@ class ProcessDriver:
         sealer: Sealer,
         *,
         on_change: Callable[[str], None],
-        step: Callable[[str], None] = _nothing,
     ) -> None:
         self._options = options
         self._releases = releases
         self._sealer = sealer
         self._on_change = on_change
-        self._step = step
         self._logs = LogFiles(options.folder / "logs")
         self._runs: dict[InstanceKey, _Run] = {}
         self._watched: set[int] = set()
@@ -160,10 +155,10 @@ class ProcessDriver:
         folder = self._releases.app_root(workload)
         environment = self._environment(workload, instance, folder)
         command = _command(argv, instance.port, folder)
-        self._step("spawning")
+        crossing("instance spawning")
         run = self._spawn(workload, instance.key, command, environment, folder)
         self._runs[instance.key] = run
-        self._step("spawned")
+        crossing("instance spawned")
         self._watch(instance.key, run)
         log.info("instance started", deployment_id=workload.deployment_id, process=instance.key.process,
                  index=instance.key.index, incarnation=instance.key.incarnation, pid=run.pid, port=instance.port)  # fmt: skip
@@ -250,16 +245,16 @@ class ProcessDriver:
             return None
         run.memory_bytes = workload.memory_bytes
         if run.exit is None:
-            await self._check(run)
+            await self._check(instance.key, run)
         if run.exit is None:
             return Observation(True, run.pid, run.started, probe=probe, excess=run.excess)
         return Observation(False, exit=run.exit, last_lines=self._logs.tail(instance.key))
 
-    async def _check(self, run: _Run) -> None:
+    async def _check(self, key: InstanceKey, run: _Run) -> None:
         """Notices an end; what the process leaves behind is ended too, before anyone starts its successor."""
         words = _ending(run)
         if words is not None:
-            await end(run.pid, run.started)
+            await end(run.pid, run.started, mark=self._mark_of(key))
             run.exit = words
 
     @staticmethod
@@ -278,18 +273,18 @@ class ProcessDriver:
         if run is not None and _ending(run) is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(run.pid, signal.SIGTERM)
-            self._step("terminated")
+            crossing("instance terminated")
 
     async def kill(self, key: InstanceKey) -> None:
         run = self._runs.get(key)
         if run is not None:
             await end(run.pid, run.started, mark=self._mark_of(key))
-            self._step("killed")
+            crossing("instance killed")
 
     async def remove(self, deployment_id: str) -> None:
-        self._step("removing")
+        crossing("release removing")
         await self._releases.remove(deployment_id)
-        self._step("removed")
+        crossing("release removed")
 
     async def _measure(self) -> None:
         """Finds instances above their limits and, where nothing else tells, those that have ended."""

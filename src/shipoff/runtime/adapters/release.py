@@ -8,11 +8,11 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from shipoff.common.accounts import tenant_uid
 from shipoff.common.errors import DataLoss, Exhausted, InvalidInput, NotFound, Unavailable
+from shipoff.common.failpoints import crossing
 from shipoff.common.objects import ObjectStore
 from shipoff.runtime.adapters import unpack
 from shipoff.runtime.domain import Workload
@@ -29,10 +29,9 @@ class Releases:
     The folder around them stays the platform's, so that a tenant cannot plant links where the platform writes.
     """
 
-    def __init__(self, folder: Path, objects: ObjectStore, step: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, objects: ObjectStore) -> None:
         self._folder = folder
         self._objects = objects
-        self._step = step
 
     def of(self, deployment_id: str) -> Path:
         return self._folder / deployment_id
@@ -62,12 +61,12 @@ class Releases:
         with tempfile.TemporaryDirectory(prefix="new-", dir=folder, ignore_cleanup_errors=True) as scratch:
             archive, whole = _open_scratch(Path(scratch))
             await self._fetch(workload, archive)
-            self._step("fetched")
+            crossing("release fetched")
             _private(whole, uid)
             await _unpack(archive, whole, uid)
-            self._step("unpacked")
+            crossing("release unpacked")
             whole.rename(folder / "release")
-        self._step("prepared")
+        crossing("release prepared")
 
     async def _fetch(self, workload: Workload, archive: Path) -> None:
         artifact = workload.artifact

@@ -34,16 +34,15 @@ def exit_words(code: int) -> str:
     return f"killed by signal {-code}"
 
 
-async def end(pid: int, started: str, *, mark: str = "") -> None:
+async def end(pid: int, started: str, *, mark: str) -> None:
     """Kills a session with all its descendants, again and again until none is left: a fork bomb makes new ones meanwhile.
 
-    With `mark`, also those that have left the session: their environment tells.
+    Those that have left the session are known by the mark in their environment.
     """
     for _ in range(_KILL_ROUNDS):
         processes = await asyncio.to_thread(proctable.table)
         doomed = set(proctable.tree(pid, started, processes))
-        if mark:
-            doomed |= set(await asyncio.to_thread(_marked_exactly, mark))
+        doomed |= set(await asyncio.to_thread(_marked_exactly, mark))
         if not doomed:
             return
         for one in doomed:
