@@ -16,6 +16,7 @@ log = structlog.get_logger()
 
 _FIRST_BACKOFF_S = 0.2
 _LONGEST_BACKOFF_S = 10.0
+_CANCEL_AGAIN_S = 1.0
 
 
 async def _supervise(name: str, work: Callable[[], Awaitable[None]]) -> None:
@@ -28,6 +29,8 @@ async def _supervise(name: str, work: Callable[[], Awaitable[None]]) -> None:
             await work()
             return
         except Exception as error:
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # this is a coroutine of a task
+                return
             if loop.time() - started > _LONGEST_BACKOFF_S:
                 backoff_s = _FIRST_BACKOFF_S
             log.warning(
@@ -41,6 +44,13 @@ async def _supervise(name: str, work: Callable[[], Awaitable[None]]) -> None:
         backoff_s = min(backoff_s * 2, _LONGEST_BACKOFF_S)
 
 
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    """Cancels until it has ended: a driver that is cancelled in mid-call may raise an error of its own instead."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_CANCEL_AGAIN_S)
+
+
 @asynccontextmanager
 async def background(name: str, work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
     """Runs `work` beside the block; it is restarted when it fails and cancelled when the block is left."""
@@ -48,9 +58,7 @@ async def background(name: str, work: Callable[[], Awaitable[None]]) -> AsyncIte
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await _cancelled(task)
 
 
 @asynccontextmanager
