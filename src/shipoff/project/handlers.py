@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import binascii
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -222,6 +222,6 @@ class Projects:
 
 def _decoded(page_token: str) -> str:
     try:
-        return urlsafe_b64decode(page_token.encode()).decode()
+        return b64decode(page_token.encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError) as error:
         raise InvalidInput("the cursor is not one of this list", field="page_token") from error
