@@ -104,6 +104,8 @@ class Edge(cdn_pb2_grpc.CdnServiceServicer):
     routes: dict[tuple[str, str], cdn_pb2.Route] = field(default_factory=dict)
     published: list[str] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
+    # Called after a switch, before its answer leaves.
+    after_switch: Callable[[str], None] | None = None
 
     async def PublishRelease(self, request, context):
         self.published.append(request.deployment_id)
@@ -115,6 +117,8 @@ class Edge(cdn_pb2_grpc.CdnServiceServicer):
             raise Aborted("a newer route stands")
         self.routes[place] = request.route
         self.history.append(request.route.deployment_id)
+        if self.after_switch:
+            self.after_switch(request.route.deployment_id)
         return cdn_pb2.SetRouteResponse()
 
     async def RemoveRoute(self, request, context):

@@ -178,6 +178,32 @@ class Ground:
         async with running(self.settings.model_copy(update=changes), policy=policy), self.client() as client:
             yield client
 
+    @asynccontextmanager
+    async def process(self, *, crash_at: int = 0) -> AsyncIterator[asyncio.subprocess.Process]:
+        """A runtime in a process of its own, killed at the end unless it is gone; it may die while it starts."""
+        tests = str(Path(__file__).parent.parent)
+        environment = {**os.environ, "PYTHONPATH": tests, "SHIPOFF_CRASH_AT": str(crash_at), **self._variables()}
+        script = [sys.executable, "-m", "neighbours.runtime_service"]
+        child = await asyncio.create_subprocess_exec(*script, env=environment, stdout=asyncio.subprocess.PIPE)
+        assert child.stdout is not None
+        try:
+            assert await child.stdout.readline() == b"running\n"
+            yield child
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+
+    def _variables(self) -> dict[str, str]:
+        return {
+            "SHIPOFF_RUNTIME_DATABASE_URL": self.settings.database_url,
+            "SHIPOFF_RUNTIME_LISTEN": self.settings.listen,
+            "SHIPOFF_RUNTIME_APPS_FOLDER": self.settings.apps_folder,
+            "SHIPOFF_REDIS_URL": self.settings.redis_url,
+            "SHIPOFF_OBJECTS_URL": self.settings.objects_url,
+            "SHIPOFF_MASTER_KEY": MASTER_KEY,
+        }
+
 
 @asynccontextmanager
 async def fresh_ground(home: Path, *, database_url: str, redis_url: str, objects_url: str) -> AsyncIterator[Ground]:

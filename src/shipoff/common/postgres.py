@@ -21,6 +21,9 @@ from shipoff.common.failpoints import crossing
 
 _POOL_WAIT_S = 5.0
 _COMMAND_S = 30.0
+# A process that stops in mid-transaction (paused, swapped out, cut off) must not hold its locks for longer.
+_IDLE_IN_TRANSACTION_MS = 8000
+_SESSION = {"application_name": "shipoff", "idle_in_transaction_session_timeout": str(_IDLE_IN_TRANSACTION_MS)}
 _MIGRATION_LOCK = 7_305_802_114
 
 Row = sa.RowMapping
@@ -65,12 +68,14 @@ class Transaction:
     def __init__(self, connection: AsyncConnection) -> None:
         self.connection = connection
         self._callbacks: list[Callable[[], None]] = []
+        self._wrote = False
 
     async def execute(
         self, statement: sa.Executable, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     ) -> int:
         """Runs a statement; the number of rows it touched."""
         result = await self.connection.execute(statement, parameters)
+        self._wrote = self._wrote or result.rowcount > 0
         return int(result.rowcount)
 
     async def all(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[Row]:
@@ -101,6 +106,11 @@ class Transaction:
         if callback not in self._callbacks:
             self._callbacks.append(callback)
 
+    def crossing(self, point: str) -> None:
+        """A failpoint, where there is something to lose. Called by Database only."""
+        if self._wrote:
+            crossing(point)
+
     def committed(self) -> None:
         """Runs the callbacks. Called by Database only."""
         for callback in self._callbacks:
@@ -123,7 +133,7 @@ class Database:
             max_overflow=0,
             pool_timeout=_POOL_WAIT_S,
             pool_pre_ping=False,
-            connect_args={"command_timeout": _COMMAND_S, "server_settings": {"application_name": "shipoff"}},
+            connect_args={"command_timeout": _COMMAND_S, "server_settings": _SESSION},
         )
         try:
             yield cls(engine)
@@ -141,8 +151,8 @@ class Database:
             async with self._engine.begin() as connection:
                 transaction = Transaction(connection)
                 yield transaction
-                crossing("before commit")
-            crossing("after commit")
+                transaction.crossing("before commit")
+            transaction.crossing("after commit")
             transaction.committed()
 
     async def all(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[Row]:

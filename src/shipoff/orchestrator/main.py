@@ -11,7 +11,15 @@ from shipoff.common.lifecycle import looping
 from shipoff.common.outbox import Outbox, clean_inbox, inboxed
 from shipoff.common.postgres import Database, Transaction, migrate
 from shipoff.common.rpc import channel, serving
-from shipoff.common.streams import DEPLOYMENT_PROGRESS, DEPLOYMENT_QUEUE, RUNTIME_EVENTS, Consumer, Event, Streams
+from shipoff.common.streams import (
+    DEPLOYMENT_PROGRESS,
+    DEPLOYMENT_QUEUE,
+    RUNTIME_EVENTS,
+    Consumer,
+    ConsumerOptions,
+    Event,
+    Streams,
+)
 from shipoff.contracts.build.v1 import build_pb2_grpc
 from shipoff.contracts.cdn.v1 import cdn_pb2_grpc
 from shipoff.contracts.log.v1 import log_pb2_grpc
@@ -66,7 +74,7 @@ async def running(settings: OrchestratorSettings | None = None) -> AsyncIterator
         await stack.enter_async_context(looping("admit", admit, every_s=2.0, wake=wake_admission))
         await stack.enter_async_context(looping("sweep", lambda: sweep(store, services), every_s=settings.sweep_s))
         await stack.enter_async_context(looping("housekeeping", keep_house, every_s=_HOUSEKEEPING_S))
-        await _consume(stack, database, streams, store)
+        await _consume(stack, database, streams, store, settings)
         servicer = DeploymentServer(store, logs, changes, settings.build_needs)
         registration = (orchestrator_pb2_grpc.add_DeploymentServiceServicer_to_server, servicer)
         await stack.enter_async_context(serving(settings.listen or address("orchestrator"), [registration]))
@@ -94,10 +102,14 @@ async def _services(stack: AsyncExitStack) -> Services:
     )
 
 
-async def _consume(stack: AsyncExitStack, database: Database, streams: Streams, store: PostgresStore) -> None:
+async def _consume(
+    stack: AsyncExitStack, database: Database, streams: Streams, store: PostgresStore, settings: OrchestratorSettings
+) -> None:
+    options = ConsumerOptions(reclaim_idle_s=settings.lease_s)
+
     async def handle(tx: Transaction, event: Event) -> None:
         await consumer.handle(store.work(tx), event)
 
     for stream in (DEPLOYMENT_QUEUE, DEPLOYMENT_PROGRESS, RUNTIME_EVENTS):
-        consuming = Consumer(streams, stream, GROUP, inboxed(database, GROUP, handle))
+        consuming = Consumer(streams, stream, GROUP, inboxed(database, GROUP, handle), options=options)
         await stack.enter_async_context(consuming.running())

@@ -35,7 +35,7 @@ class OrchestratorSettings(ServiceSettings):
     queue_timeout_s: int = Field(default=24 * 3600, gt=0)
     build_timeout_s: int = Field(default=900, gt=0, le=7200)
     provision_timeout_s: int = Field(default=300, gt=0)
-    # How long an instruction is held by one process before another may take it over.
+    # How long an instruction or a delivered event is held by one process before another may take it over.
     lease_s: float = Field(default=15.0, gt=0)
     # How often the reconciler looks.
     sweep_s: float = Field(default=5.0, gt=0)
