@@ -48,6 +48,8 @@ def deploy(
         raise UsageFailure("a PATH and --git cannot both be deployed", field="--git")
     if ref is not None and git is None:
         raise UsageFailure("--ref says what of a repository to deploy", field="--ref", remedy="add --git URL")
+    if git is not None and not git.lower().startswith(("https://", "http://")):
+        raise UsageFailure("a repository's URL begins with https:// or http://", field="--git")
     output = Output(as_json=as_json)
     folder = path or Path()
     if git is None and not folder.is_dir():

@@ -71,12 +71,16 @@ class Watch:
         states = [transition["to"] for transition in self.deployment["transitions"]]
         return self.deployment["state"] == "production" or (self.deployment["state"] == "inactive" and "production" in states)
 
+    @property
+    def failed_in(self) -> str | None:
+        """The state in which it failed."""
+        return next((t.get("from") for t in reversed(self.deployment["transitions"]) if t["to"] == "failed"), None)
+
     def last_lines(self, api: Api) -> list[str]:
         """The lines that matter of a failure: those of the failed build step, or the app's last."""
-        failed_in = next((t.get("from") for t in reversed(self.deployment["transitions"]) if t["to"] == "failed"), None)
-        if failed_in == "building":
+        if self.failed_in == "building":
             return list(self._build_tail)
-        if failed_in not in ("provisioning", "production"):
+        if self.failed_in not in ("provisioning", "production"):
             return []
         page = api.get(f"/v1/deployments/{self.deployment['id']}/logs", source="app", tail=True, limit=TAIL_LINES)
         return [str(entry["text"]) for entry in page["items"]]
@@ -141,9 +145,9 @@ def _conclude(api: Api, output: Output, watch: Watch) -> None:
         for line in lines:
             output.say(f"  {line}")
     verb = "failed" if deployment["state"] == "failed" else "did not go live"
-    raise Failure(
-        f"deployment {_name(deployment)} {verb}: {reason}", remedy="the whole log: shipoff logs --build" if lines else ""
-    )
+    build = " --build" if watch.failed_in == "building" else ""
+    whole_log = f"the whole log: shipoff logs{build} --deployment {deployment.get('number') or deployment['id']}"
+    raise Failure(f"deployment {_name(deployment)} {verb}: {reason}", remedy=whole_log if lines else "")
 
 
 def _total(deployment: Json) -> float | None:

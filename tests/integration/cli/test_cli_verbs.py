@@ -101,6 +101,7 @@ def test_a_failed_build_ends_with_the_reason_and_the_failed_steps_lines(platform
     tail = result.stdout.split("The last lines that matter:\n")[1]
     assert tail.splitlines() == ["  ▸ build: npm run build", *[f"  late {number}" for number in range(5)]]
     assert "deployment #1 failed: npm run build exited with 1" in result.stderr
+    assert "shipoff logs --build --deployment 1" in result.stderr
     final = lines(run("deploy", "--json", code=1))[-1]
     assert (final["ok"], final["reason"]) == (False, "npm run build exited with 1")
     assert final["last_lines"][0] == "▸ build: npm run build"
