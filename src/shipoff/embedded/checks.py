@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import pwd
 import shutil
 import socket
 from pathlib import Path
@@ -21,6 +23,17 @@ def check_git() -> None:
     """Raises PreconditionFailed where git is missing."""
     if shutil.which("git") is None:
         raise PreconditionFailed("git is not installed", remedy="apt-get install git (macOS: xcode-select --install)")
+
+
+def check_account() -> None:
+    """Raises PreconditionFailed for an account that is only a number: PostgreSQL does not run as one."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError as error:
+        raise PreconditionFailed(
+            f"this account, number {os.geteuid()}, has no name, and PostgreSQL wants one",
+            remedy="run as an account of this machine (adduser makes one), or as root",
+        ) from error
 
 
 def check_disk(layout: Layout, *, needed_bytes: int = NEEDED_BYTES) -> None:

@@ -1,4 +1,7 @@
-"""Running and stopping the platform, as the verbs serve, up and down do it."""
+"""Running and stopping the platform, as the verbs serve, up and down do it.
+
+What starts services is loaded only where they are started: `down` and the watcher of a detached start do without.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import typer
-import uvloop
 from rich.console import Console
 
 from shipoff.common import config
 from shipoff.common.errors import PermissionDenied, ShipoffError
-from shipoff.common.lifecycle import until_signal
-from shipoff.common.telemetry import configure_logging
-from shipoff.embedded import services
 from shipoff.embedded.layout import Layout, backing_account, prepare
 from shipoff.embedded.lock import holder
+from shipoff.embedded.options import Options
 from shipoff.embedded.process import opened_log, tail
-from shipoff.embedded.progress import Report, Terminal, events, explained, relayed
-from shipoff.embedded.up import Options
-from shipoff.embedded.up import up as run_up
+from shipoff.embedded.progress import Report, Sink, Terminal, events, explained, relayed
 
 _STOP_S = 90.0
 _POLL_S = 0.1
@@ -43,14 +41,19 @@ def _told(console: Console) -> Iterator[None]:
 
 def serve(names: Sequence[str]) -> None:
     """Runs services until the process is asked to stop."""
+    import uvloop
+
+    from shipoff.common.lifecycle import until_signal
+    from shipoff.common.telemetry import configure_logging
+    from shipoff.embedded import services
+
+    async def run(chosen: Sequence[str]) -> None:
+        async with services.running(chosen):
+            await until_signal()
+
     configure_logging()
     with _told(Console(stderr=True)):
-        uvloop.run(_serve(services.chosen(names)))
-
-
-async def _serve(names: list[str]) -> None:
-    async with services.running(names):
-        await until_signal()
+        uvloop.run(run(services.chosen(names)))
 
 
 def up(*, separate: bool, sample: bool, detach: bool, report_fd: int | None) -> None:
@@ -62,17 +65,28 @@ def up(*, separate: bool, sample: bool, detach: bool, report_fd: int | None) -> 
         if detach:
             _detached(layout, console, [*(["--separate"] if separate else []), *([] if sample else ["--no-sample"])])
             return
-        sink = relayed(os.fdopen(report_fd, "w")) if report_fd is not None else Terminal(console)
+        sink = Terminal(console) if report_fd is None else _relay(report_fd)
         _foreground(layout, Options(separate=separate, sample=sample, detached=report_fd is not None), Report(sink))
+
+
+def _relay(report_fd: int) -> Sink:
+    # It was inherited to get here; the servers must not keep it open.
+    os.set_inheritable(report_fd, False)
+    return relayed(os.fdopen(report_fd, "w"))
 
 
 def _foreground(layout: Layout, options: Options, report: Report) -> None:
     """Runs until it is stopped. The services' log goes to a file: the terminal is the person's."""
     with opened_log(layout.log / "platform.log") as log:
         os.dup2(log.fileno(), sys.stderr.fileno())
+    import uvloop
+
+    from shipoff.common.telemetry import configure_logging
+    from shipoff.embedded import up
+
     configure_logging()
     try:
-        uvloop.run(run_up(options, report))
+        uvloop.run(up.up(options, report))
     except ShipoffError as error:
         report.refused(explained(error))
         raise typer.Exit(1) from error
@@ -98,6 +112,8 @@ def _detached(layout: Layout, console: Console, options: list[str]) -> None:
             for event in events(pipe):
                 terminal(event)
                 last = event.kind
+                if last in ("live", "refused"):
+                    break
     except KeyboardInterrupt:
         child.terminate()
         child.wait()

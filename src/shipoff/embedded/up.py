@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 
 import structlog
 
@@ -17,6 +16,7 @@ from shipoff.embedded import checks, process, services, welcome
 from shipoff.embedded.caddy import Caddy
 from shipoff.embedded.layout import Layout, backing_account, prepare
 from shipoff.embedded.lock import locked
+from shipoff.embedded.options import Options
 from shipoff.embedded.platform import Platform, establish
 from shipoff.embedded.postgres import SERVICES as STORING
 from shipoff.embedded.postgres import Postgres
@@ -25,16 +25,6 @@ from shipoff.embedded.supervisor import Server, supervised
 from shipoff.embedded.valkey import Valkey
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to start: each service in its own process or not, with the sample app or without."""
-
-    separate: bool = False
-    sample: bool = True
-    # Only for what is said about stopping it.
-    detached: bool = False
 
 
 async def up(options: Options, report: Report) -> None:
@@ -88,6 +78,7 @@ async def _prepared(stack: AsyncExitStack, report: Report) -> Platform:
     layout, account = Layout(config.home()), backing_account()
     with report.step("Data folder") as step:
         checks.check_git()
+        checks.check_account()
         prepare(layout, account)
         stack.enter_context(locked(layout))
         checks.check_disk(layout)
@@ -128,13 +119,19 @@ async def _start_services(stack: AsyncExitStack, platform: Platform, options: Op
 
 async def _start_separate(stack: AsyncExitStack, platform: Platform) -> None:
     children = [services.ServiceProcess(platform.layout, name) for name in services.SERVICES]
-    for child in children:
-        stack.push_async_callback(child.stop)
+    stack.push_async_callback(_stop_separate, children)
     # At once: they find each other when they serve.
     async with asyncio.TaskGroup() as group:
         for child in children:
             group.create_task(child.start())
     await stack.enter_async_context(supervised(children))
+
+
+async def _stop_separate(children: Sequence[services.ServiceProcess]) -> None:
+    """The gateway first, so that nobody's request meets a service that is gone; then the others at once."""
+    *others, gateway = children
+    await gateway.stop()
+    await asyncio.gather(*(child.stop() for child in others))
 
 
 async def _welcomed(platform: Platform, options: Options, report: Report) -> str:
