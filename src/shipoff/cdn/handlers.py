@@ -22,12 +22,19 @@ class Switchboard:
         self._edge = edge
         self._turn = asyncio.Lock()
         self._next: asyncio.Task[None] | None = None
+        self._loads: set[asyncio.Task[None]] = set()
 
     async def settle(self) -> None:
         """Returns once the edge serves what was in the table when this was called. Raises Unavailable."""
         if self._next is None:
             self._next = asyncio.create_task(self._load(), name="load routes into the edge")
+            self._loads.add(self._next)
+            self._next.add_done_callback(self._loads.discard)
         await asyncio.shield(self._next)
+
+    async def drain(self) -> None:
+        """Returns when no load is under way: nobody may wait for one any more."""
+        await asyncio.gather(*self._loads, return_exceptions=True)
 
     async def _load(self) -> None:
         async with self._turn:

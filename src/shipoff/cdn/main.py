@@ -45,6 +45,15 @@ def _folders(settings: CdnSettings, objects: ObjectStore) -> ReleaseFolders:
 
 
 @asynccontextmanager
+async def _drained(switchboard: Switchboard) -> AsyncIterator[None]:
+    """Lets a load that is under way finish before the database closes."""
+    try:
+        yield
+    finally:
+        await switchboard.drain()
+
+
+@asynccontextmanager
 async def running(settings: CdnSettings | None = None) -> AsyncIterator[None]:
     """Runs the service until the context is left; then drains it."""
     settings = settings or load(CdnSettings)
@@ -63,6 +72,7 @@ async def running(settings: CdnSettings | None = None) -> AsyncIterator[None]:
         consumer = Consumer(streams, DEPLOYMENT_PROGRESS, "cdn", inboxed(database, "cdn", expiring(expire_release, wake)))
         server = CdnServer(table, releases, switchboard, reserved=frozenset(layout.gateway_hosts))
         async with (
+            _drained(switchboard),
             looping("cdn inbox", lambda: clean_inbox(database), every_s=_CLEAN_INBOX_S),
             looping("cdn reconcile", reconciler.reconcile, every_s=settings.reconcile_s, wake=wake),
             looping("cdn watch", reconciler.watch, every_s=settings.watch_s),

@@ -83,6 +83,7 @@ def edge_config(layout: EdgeLayout, routes: Iterable[Route]) -> EdgeConfig:
     server: Json = {
         "listen": [f":{layout.http_port}"],
         "automatic_https": {"disable": True},
+        "protocols": ["h1"],
         "read_header_timeout": "15s",
         "idle_timeout": "2m",
         "routes": [
@@ -95,7 +96,7 @@ def edge_config(layout: EdgeLayout, routes: Iterable[Route]) -> EdgeConfig:
     config: Json = {
         # Kept by Caddy too: started again, it serves these routes before anybody loads them.
         "admin": {"listen": f"unix/{layout.admin_socket}", "config": {"persist": True}},
-        "logging": {"logs": {"default": {"level": "WARN"}}},
+        "logging": {"logs": {"default": {"level": "ERROR"}}},
         "apps": {"http": {"servers": {SERVER: server}}},
     }
     marker = "shipoff-" + hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:32]

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import httpx2
 
 from shipoff.cdn.domain import Route
-from shipoff.cdn.resources import EdgeLayout, edge_config
+from shipoff.cdn.resources import MARKER_KEY, SERVER, EdgeLayout, edge_config
 from shipoff.common.errors import PreconditionFailed, Unavailable
 
 _TIMEOUT_S = 8.0
@@ -44,8 +44,10 @@ class CaddyEdge:
         return not self._applied or await self._runs(self._applied)
 
     async def _runs(self, marker: str) -> bool:
-        """Whether the running configuration carries this marker; its own is the hash of all the rest."""
-        return (await self._call("GET", f"/id/{marker}/@id")).is_success
+        """Whether the running configuration carries this marker, which is the hash of all the rest."""
+        answer = await self._call("GET", f"/config/apps/http/servers/{SERVER}/{MARKER_KEY}")
+        # A Caddy without our server answers with an error.
+        return answer.is_success and answer.json() == marker
 
     async def _call(self, method: str, path: str, body: object = None) -> httpx2.Response:
         try:
