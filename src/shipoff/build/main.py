@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from shipoff.build.adapters.assignment import Limits
 from shipoff.build.adapters.child_process import ChildProcessLauncher, Workplace
 from shipoff.build.adapters.peers import RemoteDetector, StreamedLog
 from shipoff.build.adapters.postgres import PostgresBuildStore
@@ -16,7 +17,6 @@ from shipoff.build.handlers import Bells, Builds, Transfers
 from shipoff.build.reconciler import EVERY_S, Reconciler
 from shipoff.build.server import BuilderServer, BuildServer
 from shipoff.build.settings import BuildSettings
-from shipoff.builder.assignment import Limits
 from shipoff.common.config import address, load
 from shipoff.common.lifecycle import looping
 from shipoff.common.objects import ObjectStore

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
@@ -39,6 +40,8 @@ class Programs:
         self._limits = limits
         self._account: dict[str, object] = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
         self._awaited: set[int] = set()
+        # While above zero there may be a child whose id is not known yet.
+        self._starting = 0
         self._written = 0
 
     async def run(self, program: Program, *, quiet: bool = False) -> int:
@@ -47,51 +50,50 @@ class Programs:
         Its output becomes log lines; where `quiet`, only what it writes to standard error. Raises FileNotFoundError when
         there is no such program.
         """
-        process = await asyncio.create_subprocess_exec(
-            *program.argv,
-            cwd=program.folder,
-            env=dict(program.environment),
-            stdin=DEVNULL,
-            stdout=DEVNULL if quiet else PIPE,
-            stderr=PIPE,
-            limit=_CHUNK_BYTES,
-            start_new_session=True,
-            **self._account,  # type: ignore[arg-type]  # Popen's own keywords
-        )
-        self._awaited.add(process.pid)
-        streams = ((process.stdout, "stdout"), (process.stderr, "stderr"))
-        readers = [asyncio.create_task(self._read(stream, channel)) for stream, channel in streams if stream]
-        try:
-            code = await process.wait()
-            # What still runs in the background would hold the pipes open.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await self.kill_all()
-            await asyncio.gather(*readers)
-        finally:
-            for reader in readers:
-                reader.cancel()
-            self._awaited.discard(process.pid)
-        return code
+        async with self._started(program, stdout=DEVNULL if quiet else PIPE, stderr=PIPE) as process:
+            streams = ((process.stdout, "stdout"), (process.stderr, "stderr"))
+            readers = [asyncio.create_task(self._read(stream, channel)) for stream, channel in streams if stream]
+            try:
+                code = await process.wait()
+                # What still runs in the background would hold the pipes open.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                await self.kill_all()
+                await asyncio.gather(*readers)
+            finally:
+                for reader in readers:
+                    reader.cancel()
+            return code
 
     async def output(self, program: Program) -> str:
         """Runs a short program of the platform's own and gives what it wrote; empty when it failed."""
-        process = await asyncio.create_subprocess_exec(
-            *program.argv,
-            cwd=program.folder,
-            env=dict(program.environment),
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=DEVNULL,
-            start_new_session=True,
-            **self._account,  # type: ignore[arg-type]  # Popen's own keywords
-        )
-        self._awaited.add(process.pid)
-        try:
+        async with self._started(program, stdout=PIPE, stderr=DEVNULL) as process:
             written, _ = await process.communicate()
+            return written.decode(errors="replace").strip() if process.returncode == 0 else ""
+
+    @asynccontextmanager
+    async def _started(self, program: Program, *, stdout: int, stderr: int) -> AsyncIterator[asyncio.subprocess.Process]:
+        """A child of the tenant's account in a session of its own; nobody but asyncio waits for it."""
+        self._starting += 1
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *program.argv,
+                cwd=program.folder,
+                env=dict(program.environment),
+                stdin=DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                limit=_CHUNK_BYTES,
+                start_new_session=True,
+                **self._account,  # type: ignore[arg-type]  # Popen's own keywords
+            )
+            self._awaited.add(process.pid)
+        finally:
+            self._starting -= 1
+        try:
+            yield process
         finally:
             self._awaited.discard(process.pid)
-        return written.decode(errors="replace").strip() if process.returncode == 0 else ""
 
     async def _read(self, stream: asyncio.StreamReader, channel: str) -> None:
         splitter = LineSplitter(self._journal.masker)
@@ -116,7 +118,7 @@ class Programs:
             with contextlib.suppress(psutil.Error):
                 if process.status() != psutil.STATUS_ZOMBIE:
                     alive.append(process)
-                elif process.pid not in self._awaited and process.ppid() == os.getpid():
+                elif not self._starting and process.pid not in self._awaited and process.ppid() == os.getpid():
                     with contextlib.suppress(ChildProcessError):
                         os.waitpid(process.pid, os.WNOHANG)
         return alive

@@ -19,9 +19,9 @@ from typing import Any
 
 import psutil
 
+from shipoff.build.adapters.assignment import MARK, Assignment, Limits
 from shipoff.build.adapters.machine import Marks, Tools, came_of, find_tools, is_alive, started_at
 from shipoff.build.domain import Process, Ref
-from shipoff.builder.assignment import MARK, Assignment, Limits
 from shipoff.common.accounts import tenant_uid
 from shipoff.common.errors import Exhausted
 
@@ -113,7 +113,8 @@ class ChildProcessLauncher:
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                env={"PATH": assignment.path, "LANG": "C.UTF-8"},
+                # Without gRPC's handlers around fork: they crash children that change their account before exec.
+                env={"PATH": assignment.path, "LANG": "C.UTF-8", "GRPC_ENABLE_FORK_SUPPORT": "0"},
                 start_new_session=True,
             )
 
