@@ -47,7 +47,8 @@ class World:
     accepted: dict[str, project_pb2.GetDeploymentRequestResponse] = field(default_factory=dict)
     uploaded: bytearray = field(default_factory=bytearray)
     chunk_sizes: list[int] = field(default_factory=list)
-    uploads_broken_off: int = 0
+    uploads_begun: int = 0
+    uploads_ended: int = 0
     entries: list[log_pb2.Entry] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     streams_open: set[str] = field(default_factory=set)
@@ -80,7 +81,9 @@ class World:
         self.projects.append(made)
         return made
 
-    def deployment(self, state: str, *, served: bool = False, artifact: bool = True, **fields: Any) -> orchestrator_pb2.Deployment:
+    def deployment(
+        self, state: str, *, served: bool = False, artifact: bool = True, **fields: Any
+    ) -> orchestrator_pb2.Deployment:
         project = self.projects[0]
         states = ["PRODUCTION"] if served else []
         made = orchestrator_pb2.Deployment(
@@ -124,9 +127,7 @@ class World:
         async with self.changed:
             for text in texts:
                 line = types_pb2.LogLine(sequence=len(self.entries) + 1, time=NOW, text=text, channel="stdout")
-                self.entries.append(
-                    log_pb2.Entry(position=len(self.entries) + 1, source=types_pb2.LOG_SOURCE_BUILD, line=line)
-                )
+                self.entries.append(log_pb2.Entry(position=len(self.entries) + 1, source=types_pb2.LOG_SOURCE_BUILD, line=line))
             self.changed.notify_all()
 
 
@@ -238,15 +239,14 @@ class Projects(_Recording, project_pb2_grpc.ProjectServiceServicer):
         return project_pb2.ListVariablesResponse(variables=[variable])
 
     async def UploadSource(self, requests: Any, context: Any) -> Any:
-        whole = False
+        self.world.uploads_begun += 1
         try:
             async for request in requests:
                 if request.WhichOneof("part") == "chunk":
                     self.world.uploaded += request.chunk
                     self.world.chunk_sizes.append(len(request.chunk))
-            whole = True
         finally:
-            self.world.uploads_broken_off += not whole
+            self.world.uploads_ended += 1
         return project_pb2.UploadSourceResponse(
             source=types_pb2.ArchiveSource(digest=DIGEST, size_bytes=len(self.world.uploaded))
         )
@@ -320,7 +320,8 @@ class Deployments(_Recording, orchestrator_pb2_grpc.DeploymentServiceServicer):
         try:
             while True:
                 async with self.world.changed:
-                    await self.world.changed.wait_for(lambda: deployment.version != sent)
+                    while deployment.version == sent:
+                        await self.world.changed.wait()
                     sent = deployment.version
                     answer = orchestrator_pb2.WatchDeploymentResponse(deployment=deployment)
                 yield answer
@@ -369,9 +370,10 @@ class Logs(_Recording, log_pb2_grpc.LogServiceServicer):
         try:
             while True:
                 async with self.world.changed:
-                    await self.world.changed.wait_for(lambda: len(self.world.entries) > position)
-                    fresh = self.world.entries[position:]
-                    position = len(self.world.entries)
+                    while len(self.world.entries) <= position:
+                        await self.world.changed.wait()
+                    fresh = self.world.entries[position : position + 100]
+                    position += len(fresh)
                 yield log_pb2.FollowLogsResponse(entries=fresh)
         finally:
             self.world.streams_open.discard("logs")
@@ -415,6 +417,11 @@ class Rig:
     stranger: str
     loner: str
 
+    async def read_on(self, stream: ws_client.ClientConnection) -> None:
+        """Reads until the other side closes; then raises ConnectionClosed."""
+        while True:
+            await asyncio.wait_for(stream.recv(), 10)
+
     @property
     def project(self) -> project_pb2.Project:
         return self.world.projects[0]
@@ -444,9 +451,7 @@ async def a_gateway(folder: Path, *, without: tuple[str, ...] = (), **settings: 
         for name, add, servicer in _SERVICES:
             if name not in without:
                 await stack.enter_async_context(serving(address_of(name), [(add, servicer(world))]))
-        await stack.enter_async_context(
-            running(GatewaySettings(http_socket=str(socket), **settings), address_of=address_of)
-        )
+        await stack.enter_async_context(running(GatewaySettings(http_socket=str(socket), **settings), address_of=address_of))
         transport = httpx2.AsyncHTTPTransport(uds=str(socket))
         http = await stack.enter_async_context(
             httpx2.AsyncClient(transport=transport, base_url="http://api.localhost", timeout=20)
@@ -475,6 +480,21 @@ def sockets(shipoff_home: Path) -> Path:
 async def rig(sockets: Path) -> AsyncIterator[Rig]:
     async with a_gateway(sockets) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+async def _shared(shipoff_home: Path) -> AsyncIterator[Rig]:
+    folder = shipoff_home / new_id()[-8:]
+    folder.mkdir()
+    async with a_gateway(folder, anonymous_burst=1000) as made:
+        yield made
+
+
+@pytest.fixture
+def shared_rig(_shared: Rig) -> Rig:
+    """One gateway for many tests that only ask: what it was asked before is forgotten."""
+    _shared.world.calls.clear()
+    return _shared
 
 
 @pytest.fixture

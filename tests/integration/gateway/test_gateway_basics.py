@@ -45,8 +45,8 @@ async def test_every_answer_has_the_headers(rig: Any) -> None:
     ("method", "path", "status"),
     [("GET", "/nowhere", 404), ("GET", "/v1/", 404), ("DELETE", "/healthz", 405), ("GET", "/v1/me", 401)],
 )
-async def test_errors_are_problem_documents(rig: Any, method: str, path: str, status: int) -> None:
-    answer = await rig.call(method, path)
+async def test_errors_are_problem_documents(shared_rig: Any, method: str, path: str, status: int) -> None:
+    answer = await shared_rig.call(method, path)
     problem = answer.json()
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert (problem["status"], problem["request_id"]) == (status, answer.headers["x-request-id"])
@@ -67,8 +67,8 @@ async def test_401_tells_the_scheme(rig: Any) -> None:
         ([], ""),
     ],
 )
-async def test_what_is_wrong_in_a_body_is_400_and_names_the_field(rig: Any, body: Any, field: str) -> None:
-    answer = await rig.call("POST", "/v1/projects", token=rig.developer, json=body)
+async def test_what_is_wrong_in_a_body_is_400_and_names_the_field(shared_rig: Any, body: Any, field: str) -> None:
+    answer = await shared_rig.call("POST", "/v1/projects", token=shared_rig.developer, json=body)
     assert answer.status_code == 400
     assert answer.json().get("field", "") == field
 
@@ -80,14 +80,16 @@ async def test_a_wrong_value_is_not_repeated_in_the_problem(rig: Any) -> None:
 
 
 @pytest.mark.parametrize("body", [b"{", b"nonsense", b'{"name": NaN', b"\xff\xfe"])
-async def test_broken_json_is_400(rig: Any, body: bytes) -> None:
+async def test_broken_json_is_400(shared_rig: Any, body: bytes) -> None:
     headers = {"Content-Type": "application/json"}
-    answer = await rig.call("POST", "/v1/projects", token=rig.developer, content=body, headers=headers)
+    answer = await shared_rig.call("POST", "/v1/projects", token=shared_rig.developer, content=body, headers=headers)
     assert answer.status_code == 400
 
 
 async def test_another_media_type_is_415(rig: Any) -> None:
-    answer = await rig.call("POST", "/v1/projects", token=rig.developer, content=b"name=x", headers={"Content-Type": "text/plain"})
+    answer = await rig.call(
+        "POST", "/v1/projects", token=rig.developer, content=b"name=x", headers={"Content-Type": "text/plain"}
+    )
     assert answer.status_code == 415
 
 
@@ -111,15 +113,18 @@ async def test_a_body_of_25_mb_is_413_whether_its_length_is_told_or_not(rig: Any
 
 
 async def test_nothing_of_a_body_is_read_before_the_token_is_checked(rig: Any) -> None:
-    answer = await raw(rig, b"POST /v1/projects HTTP/1.1", b"Content-Type: application/json\r\nContent-Length: 1000", "shp_wrong")
+    answer = await raw(
+        rig, b"POST /v1/projects HTTP/1.1", b"Content-Type: application/json\r\nContent-Length: 1000", "shp_wrong"
+    )
     assert answer.startswith(b"HTTP/1.1 401")
 
 
 @pytest.mark.parametrize(
-    "header", [b"Host: other.localhost", b"Content-Length: 2\r\nTransfer-Encoding: chunked", b"Content-Length: 2\r\nContent-Length: 3"]
+    "header",
+    [b"Host: other.localhost", b"Content-Length: 2\r\nTransfer-Encoding: chunked", b"Content-Length: 2\r\nContent-Length: 3"],
 )
-async def test_ambiguous_framing_is_400(rig: Any, header: bytes) -> None:
-    assert (await raw(rig, b"GET /healthz HTTP/1.1", header)).startswith(b"HTTP/1.1 400")
+async def test_ambiguous_framing_is_400(shared_rig: Any, header: bytes) -> None:
+    assert (await raw(shared_rig, b"GET /healthz HTTP/1.1", header)).startswith(b"HTTP/1.1 400")
 
 
 async def raw(rig: Any, line: bytes, header: bytes, token: str = "") -> bytes:

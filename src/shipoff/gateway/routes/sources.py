@@ -11,7 +11,7 @@ from fastapi import Request
 
 from shipoff.contracts.project.v1 import project_pb2
 from shipoff.gateway.access import ChangedProject, Platform
-from shipoff.gateway.bodies import media_type, pieces
+from shipoff.gateway.bodies import declared_bytes, media_type, pieces
 from shipoff.gateway.models.projects import SourceOut
 from shipoff.gateway.problems import Refused
 from shipoff.gateway.routing import guarded
@@ -53,6 +53,7 @@ async def upload_source(project: ChangedProject, request: Request, gateway: Plat
     if media_type(request) not in _MEDIA_TYPES:
         raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body has to be application/gzip", field="Content-Type")
     settings = gateway.settings
+    declared_bytes(request, settings.source_limit_bytes)
     body = pieces(request, limit_bytes=settings.source_limit_bytes, timeout_s=settings.body_timeout_s)
     upload = _Upload(project.id, body)
     try:
