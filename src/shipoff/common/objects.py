@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -101,6 +102,12 @@ class ObjectStore:
         except NotFound:
             return False
         return True
+
+    async def changed_at(self, key: str) -> datetime:
+        """When the object was stored last, by the store's clock. Raises NotFound."""
+        with _translated(key):
+            found: datetime = (await obstore.head_async(self._store, key))["last_modified"]
+        return found
 
     async def delete(self, key: str) -> None:
         """Removes the object; fine when there is none."""

@@ -24,7 +24,7 @@ async def on_progress(recording: Recording, event: Event) -> None:
     if isinstance(message, events_pb2.DeploymentStateChanged):
         await recording.add_deliveries(_transition(event.id, message))
     elif isinstance(message, events_pb2.ReleaseExpired) and _has_object(message):
-        await recording.add_removal(message.artifact.object_key)
+        await recording.add_removal(message.artifact.object_key, event.time)
 
 
 async def on_runtime(events: Sequence[Event]) -> None:

@@ -87,6 +87,8 @@ class Removal:
     """An object that nothing needs any more."""
 
     object_key: str
+    # When its last release was given up; bytes that were stored since then are somebody's.
+    expired_at: datetime
     tries: int
 
 

@@ -6,11 +6,11 @@ import secrets
 
 import structlog
 
-from shipoff.common.errors import DataLoss, TemporaryError
+from shipoff.common.errors import DataLoss, NotFound, TemporaryError
 from shipoff.common.ids import new_id
-from shipoff.worker.domain import EVENT_NAME, Claim, Hook, NewHook, Outcome, signature
+from shipoff.worker.domain import EVENT_NAME, Claim, Hook, NewHook, Outcome, Removal, signature
 from shipoff.worker.ports import Deliveries, Hooks, Objects, Removals, Seal, Sender
-from shipoff.worker.transitions import decide
+from shipoff.worker.transitions import decide, is_leftover
 
 HOOKS_PER_PROJECT = 20
 _SECRET_BYTES = 32
@@ -55,9 +55,21 @@ async def remove_objects(removals: Removals, objects: Objects) -> None:
     """Removes what is due from the object store; what does not work now is due again later."""
     for removal in await removals.due_removals(_REMOVALS_AT_ONCE):
         try:
-            await objects.delete(removal.object_key)
+            done = await _remove(removal, objects)
         except TemporaryError as error:
             log.warning("object not removed", object_key=removal.object_key, tries=removal.tries, error=str(error))
             continue
-        await removals.removed(removal.object_key)
-        log.info("object removed", object_key=removal.object_key)
+        await removals.settled(removal.object_key)
+        log.info("removal settled", object_key=removal.object_key, what=done)
+
+
+async def _remove(removal: Removal, objects: Objects) -> str:
+    """What was done: "removed", "kept" or "missing"."""
+    try:
+        changed_at = await objects.changed_at(removal.object_key)
+    except NotFound:
+        return "missing"
+    if not is_leftover(removal, changed_at):
+        return "kept"
+    await objects.delete(removal.object_key)
+    return "removed"

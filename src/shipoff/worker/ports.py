@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Protocol
 
 from shipoff.worker.domain import Claim, Hook, NewHook, Outcome, Removal, Transition
@@ -31,8 +32,8 @@ class Recording(Protocol):
         """One delivery to each hook of the project; nothing where the event has one already."""
         ...
 
-    async def add_removal(self, object_key: str) -> None:
-        """An object to be removed; nothing when that is noted already."""
+    async def add_removal(self, object_key: str, expired_at: datetime) -> None:
+        """An object to be removed; where that is noted already, the later time counts."""
         ...
 
 
@@ -55,8 +56,8 @@ class Removals(Protocol):
         """Those that are due; this counts as a try, and they are due again later unless they are done."""
         ...
 
-    async def removed(self, object_key: str) -> None:
-        """It is gone."""
+    async def settled(self, object_key: str) -> None:
+        """Nothing is left to do about it."""
         ...
 
 
@@ -74,6 +75,10 @@ class Sender(Protocol):
 
 class Objects(Protocol):
     """The object store."""
+
+    async def changed_at(self, key: str) -> datetime:
+        """When the object was stored last. Raises NotFound, TemporaryError."""
+        ...
 
     async def delete(self, key: str) -> None:
         """Removes an object; fine when there is none. Raises TemporaryError."""

@@ -14,7 +14,7 @@ from shipoff.common.ids import new_id
 from shipoff.common.postgres import Database
 from shipoff.worker.adapters.postgres import PostgresStore
 from shipoff.worker.dispatcher import Dispatcher
-from shipoff.worker.domain import Claim, NewHook, Outcome, Transition
+from shipoff.worker.domain import Claim, NewHook, Outcome, Removal, Transition
 from shipoff.worker.transitions import Verdict
 
 DONE = Verdict(None, "200")
@@ -164,11 +164,11 @@ async def test_finished_deliveries_are_forgotten_after_a_while(database: Databas
 
 async def test_a_removal_that_fails_is_due_again_later(database: Database) -> None:
     store = store_of(database)
-    async with database.transaction() as tx:
-        await store.recording(tx).add_removal("artifacts/a")
-        await store.recording(tx).add_removal("artifacts/a")
-    [removal] = await store.due_removals(10)
-    assert (removal.object_key, removal.tries) == ("artifacts/a", 1)
+    earlier, later = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+    for expired_at in (earlier, later, earlier):
+        async with database.transaction() as tx:
+            await store.recording(tx).add_removal("artifacts/a", expired_at)
+    assert await store.due_removals(10) == [Removal("artifacts/a", later, 1)]
     assert await store.due_removals(10) == []
-    await store.removed("artifacts/a")
+    await store.settled("artifacts/a")
     assert await database.all(sa.text("SELECT 1 FROM removals")) == []

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -300,12 +301,14 @@ async def test_a_project_has_twenty_hooks_at_most(worker: Worker, receiver: Rece
     assert len(await worker.results(project)) == 20
 
 
-async def test_an_unused_artifact_is_removed(worker: Worker, eventually: Any) -> None:
+async def test_an_unused_artifact_is_removed(worker: Worker, tmp_path: Path, eventually: Any) -> None:
     async def content() -> AsyncIterator[bytes]:
         yield b"x"
 
-    for key in ("artifacts/unused", "artifacts/used", "artifacts/image"):
-        await worker.objects.put_stream(key, content())
+    for name in ("unused", "used", "image", "stored-again"):
+        await worker.objects.put_stream(f"artifacts/{name}", content())
+        if name != "stored-again":
+            os.utime(tmp_path / "objects" / "artifacts" / name, (time.time() - 3600,) * 2)
 
     def expired(key: str, *, unused: bool, kind: types_pb2.ArtifactKind.ValueType = types_pb2.ARTIFACT_KIND_APP) -> Any:
         return events_pb2.ReleaseExpired(
@@ -316,6 +319,7 @@ async def test_an_unused_artifact_is_removed(worker: Worker, eventually: Any) ->
         expired("artifacts/used", unused=False),
         expired("artifacts/image", unused=True, kind=types_pb2.ARTIFACT_KIND_IMAGE),
         expired("artifacts/never-there", unused=True),
+        expired("artifacts/stored-again", unused=True),
         expired("artifacts/unused", unused=True),
     )
 
@@ -326,6 +330,7 @@ async def test_an_unused_artifact_is_removed(worker: Worker, eventually: Any) ->
 
     await eventually(removed)
     assert await worker.objects.exists("artifacts/used")
+    assert await worker.objects.exists("artifacts/stored-again"), "a build of the same content has just stored it"
     assert await worker.objects.exists("artifacts/image")
 
 

@@ -1,7 +1,9 @@
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
-from shipoff.worker.domain import Outcome
-from shipoff.worker.transitions import MAX_TRIES, Verdict, decide, pause_s
+from shipoff.worker.domain import Outcome, Removal
+from shipoff.worker.transitions import MAX_TRIES, Verdict, decide, is_leftover, pause_s
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
@@ -36,3 +38,18 @@ def test_all_tries_fit_into_a_day() -> None:
     pauses = [pause_s(tries) for tries in range(1, MAX_TRIES)]
     assert pauses == sorted(pauses)
     assert 12 * 3600 < sum(pauses) < 24 * 3600
+
+
+@pytest.mark.parametrize(
+    ("stored_before", "leftover"),
+    [
+        (timedelta(days=1), True),
+        (timedelta(minutes=16), True),
+        (timedelta(minutes=15), False),
+        (timedelta(), False),
+        (-timedelta(hours=1), False),
+    ],
+)
+def test_only_bytes_from_before_the_release_was_given_up_are_leftovers(stored_before: timedelta, leftover: bool) -> None:
+    expired_at = datetime(2026, 1, 1, tzinfo=UTC)
+    assert is_leftover(Removal("artifacts/a", expired_at, 1), expired_at - stored_before) is leftover

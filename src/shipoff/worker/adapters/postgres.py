@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -58,16 +59,19 @@ _POSTPONE = sa.text(
 )
 _FORGET_FINISHED = sa.text("DELETE FROM deliveries WHERE finished_at < now() - make_interval(days => :days)")
 
-_ADD_REMOVAL = sa.text("INSERT INTO removals (object_key) VALUES (:object_key) ON CONFLICT DO NOTHING")
+_ADD_REMOVAL = sa.text(
+    "INSERT INTO removals (object_key, expired_at) VALUES (:object_key, :expired_at)"
+    " ON CONFLICT (object_key) DO UPDATE SET expired_at = greatest(removals.expired_at, excluded.expired_at)"
+)
 # Due again later each time, up to an hour, whether the try fails or its process dies.
 _DUE_REMOVALS = sa.text(
     """UPDATE removals SET tries = tries + 1, due_at = clock_timestamp() + make_interval(secs => least(30 * 2 ^ tries, 3600))
     WHERE object_key IN (
         SELECT object_key FROM removals WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
     )
-    RETURNING object_key, tries"""
+    RETURNING object_key, expired_at, tries"""
 )
-_REMOVED = sa.text("DELETE FROM removals WHERE object_key = :object_key")
+_SETTLED = sa.text("DELETE FROM removals WHERE object_key = :object_key")
 
 
 class PostgresStore:
@@ -141,12 +145,13 @@ class PostgresStore:
 
     async def due_removals(self, limit: int) -> list[Removal]:
         """Those that are due; they are due again later unless they are done."""
-        return [Removal(row["object_key"], row["tries"]) for row in await self._database.all(_DUE_REMOVALS, {"limit": limit})]
+        rows = await self._database.all(_DUE_REMOVALS, {"limit": limit})
+        return [Removal(row["object_key"], row["expired_at"], row["tries"]) for row in rows]
 
-    async def removed(self, object_key: str) -> None:
-        """It is gone."""
+    async def settled(self, object_key: str) -> None:
+        """Nothing is left to do about it."""
         async with self._database.transaction() as tx:
-            await tx.execute(_REMOVED, {"object_key": object_key})
+            await tx.execute(_SETTLED, {"object_key": object_key})
 
 
 class PostgresRecording:
@@ -164,9 +169,9 @@ class PostgresRecording:
             await self._tx.execute(_ADD_DELIVERY, {**row, "body": payload(transition, delivery_id)})
             self._tx.after_commit(self._changed)
 
-    async def add_removal(self, object_key: str) -> None:
-        """An object to be removed; nothing when that is noted already."""
-        await self._tx.execute(_ADD_REMOVAL, {"object_key": object_key})
+    async def add_removal(self, object_key: str, expired_at: datetime) -> None:
+        """An object to be removed; where that is noted already, the later time counts."""
+        await self._tx.execute(_ADD_REMOVAL, {"object_key": object_key, "expired_at": expired_at})
         self._tx.after_commit(self._changed)
 
 

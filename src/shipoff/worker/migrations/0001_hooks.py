@@ -36,6 +36,7 @@ _DDL = [
     "CREATE INDEX deliveries_finished ON deliveries (finished_at) WHERE finished_at IS NOT NULL",
     """CREATE TABLE removals (
         object_key text PRIMARY KEY,
+        expired_at timestamptz NOT NULL,
         due_at timestamptz NOT NULL DEFAULT now(),
         tries integer NOT NULL DEFAULT 0
     )""",
