@@ -91,7 +91,7 @@ class ServiceProcess:
         """Starts it and waits until it serves. Raises Unavailable when it does not."""
         self._child = await Child.start(self._program)
         deadline = asyncio.get_running_loop().time() + _START_SEPARATE_S
-        while not await _serves(self.name):
+        while not await serves(self.name):
             self._child.check()
             if asyncio.get_running_loop().time() > deadline:
                 raise Unavailable(f"the service {self.name} does not serve after {_START_SEPARATE_S:g} s")
@@ -103,7 +103,7 @@ class ServiceProcess:
             await self._child.stop()
 
 
-async def _serves(name: str) -> bool:
+async def serves(name: str) -> bool:
     """Whether its health service says so (gRPC Health Checking Protocol)."""
     async with rpc.channel(config.address(name)) as channel:
         try:
