@@ -27,6 +27,9 @@ class Buckets:
         self._per_s, self._burst, self._clock = per_s, burst, clock
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._buckets)
+
     def _level(self, key: str) -> _Bucket:
         now_s = self._clock()
         bucket = self._buckets.pop(key, None) or _Bucket(self._burst, now_s)
