@@ -320,5 +320,5 @@ def _silence(run: Instance) -> str:
     if run.state is InstanceState.WAITING:
         return f"{_named(run)}{_exit_words(run)}"
     if not run.pid:
-        return f"{_named(run)}was not started"
+        return f"{_named(run) or 'it '}was not started"
     return run.last_words or f"nothing answered on port {run.port}"

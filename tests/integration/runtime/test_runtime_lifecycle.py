@@ -45,10 +45,15 @@ async def test_apps_run_under_the_tenants_account_without_a_way_to_more(runtime,
     assert str(process.uids().real) in (await http(port)).split()
     assert process.uids().real != 0
     assert os.getsid(pid) == pid
-    assert "NoNewPrivs:\t1" in Path(f"/proc/{pid}/status").read_text()
-    assert re.search(r"Max core file size +0 +0 ", Path(f"/proc/{pid}/limits").read_text())
+    assert "NoNewPrivs:\t1" in proc(pid, "status")
+    assert re.search(r"Max core file size +0 +0 ", proc(pid, "limits"))
     environment = process.environ()
     assert not [name for name in environment if name.startswith("SHIPOFF_") and name != "SHIPOFF_INSTANCE"]
+
+
+def proc(pid: int, name: str) -> str:
+    """A file of the kernel's about a process (proc(5))."""
+    return Path(f"/proc/{pid}/{name}").read_text()
 
 
 async def test_applying_again_changes_nothing(runtime, eventually):

@@ -1,0 +1,165 @@
+"""The runtime is killed, at any point and at the worst ones; apps go on serving, nothing runs twice, nothing is left over."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from neighbours.runtime import Ground, Runtime, fresh_ground, http, marked
+
+from shipoff.common.errors import ShipoffError
+from shipoff.contracts.events.v1.events_pb2 import WorkloadEndpointsChanged, WorkloadReady, WorkloadStopped
+from shipoff.contracts.runtime.v1 import runtime_pb2
+from shipoff.contracts.types.v1 import types_pb2
+
+READY = runtime_pb2.WORKLOAD_PHASE_READY
+STOPPED = runtime_pb2.WORKLOAD_PHASE_STOPPED
+
+
+@pytest.fixture
+async def ground(backing, redis_url, database_url_for) -> AsyncIterator[Ground]:
+    """Stores and a folder for one test, in which runtimes can be started one after the other."""
+    url = await database_url_for("runtime")
+    async with fresh_ground(backing.home, database_url=url, redis_url=redis_url, objects_url=backing.objects_url) as made:
+        yield made
+
+
+async def _ready(runtime: Runtime, deployment: str) -> bool:
+    return (await runtime.get(deployment)).phase == READY
+
+
+async def _answers(port: int) -> bool:
+    try:
+        return bool(await http(port))
+    except OSError:
+        return False
+
+
+async def test_apps_serve_on_while_the_runtime_is_dead_and_are_adopted_by_the_next(ground: Ground, eventually):
+    async with ground.client() as runtime:
+        async with ground.process() as service:
+            deployment = await runtime.apply("serve", run=types_pb2.RunSettings(replicas=2))
+            (ready,) = await eventually(lambda: runtime.events(deployment, WorkloadReady))
+            before = runtime.pids(deployment)
+            service.kill()
+            await service.wait()
+        for endpoint in ready.endpoints:
+            assert await http(endpoint.port)
+        assert runtime.pids(deployment) == before
+        async with ground.process():
+            await eventually(lambda: _ready(runtime, deployment))
+            assert runtime.pids(deployment) == before
+            # It is watched over again: what dies comes back, what is to go goes.
+            os.kill(min(before), signal.SIGKILL)
+            await eventually(lambda: len(runtime.pids(deployment)) == 2 and runtime.pids(deployment) != before)
+            await runtime.stop(deployment)
+            await eventually(lambda: runtime.events(deployment, WorkloadStopped))
+        assert not runtime.pids(deployment)
+
+
+async def test_an_app_that_died_while_the_runtime_was_dead_comes_back_where_it_was(ground: Ground, eventually):
+    async with ground.client() as runtime:
+        async with ground.process() as service:
+            deployment = await runtime.apply("family")
+            (ready,) = await eventually(lambda: runtime.events(deployment, WorkloadReady))
+            service.kill()
+            await service.wait()
+        orphans = runtime.pids(deployment)
+        leader = next(pid for pid in orphans if "family" in Path(f"/proc/{pid}/cmdline").read_text())
+        os.kill(leader, signal.SIGKILL)
+        async with ground.process():
+            await eventually(lambda: _answers(ready.endpoints[0].port))
+            await eventually(lambda: not orphans & runtime.pids(deployment))
+            assert await runtime.events(deployment, WorkloadEndpointsChanged) == []
+
+
+async def test_lines_written_while_the_runtime_is_killed_arrive_once_each(ground: Ground, eventually):
+    async with ground.client() as runtime:
+        async with ground.process() as service:
+            deployment = await runtime.apply("serve")
+            (ready,) = await eventually(lambda: runtime.events(deployment, WorkloadReady))
+            port = ready.endpoints[0].port
+            await http(port, "/say/first/20000")
+            await eventually(lambda: _lines(runtime, deployment, 2000))
+            service.kill()
+            await service.wait()
+        await http(port, "/say/second/5000")
+        async with ground.process():
+            await eventually(lambda: _lines(runtime, deployment, 25001), timeout_s=20)
+        texts = await _numbered(runtime, deployment)
+        expected = [f"listening on {port}", *(f"first {n}" for n in range(20000)), *(f"second {n}" for n in range(5000))]
+        assert [texts[number] for number in sorted(texts)] == expected
+        assert sorted(texts) == list(range(1, len(texts) + 1))
+
+
+async def _numbered(runtime: Runtime, deployment: str) -> dict[int, str]:
+    """Sequence → text; a repeat has to be the same line."""
+    texts: dict[int, str] = {}
+    for stream_id, sequence, _, text in await runtime.lines(deployment):
+        assert stream_id == f"{deployment}/app/0/1"
+        assert texts.setdefault(sequence, text) == text
+    return texts
+
+
+async def _lines(runtime: Runtime, deployment: str, least: int) -> bool:
+    return len(await _numbered(runtime, deployment)) >= least
+
+
+# A life from the wish to the end crosses about a hundred points; a run of the suite takes a sample of them.
+POINTS = (2, 5, 9, 14, 20, 27, 35, 48, 60, 75)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_kill_between_any_two_steps_leaves_no_orphan_and_loses_no_wish(ground: Ground, eventually, point: int):
+    deployment = str(uuid.uuid4())
+    async with ground.client() as runtime, ground.process(crash_at=point) as doomed:
+        doomed.send_signal(signal.SIGUSR1)
+        with contextlib.suppress(ShipoffError):
+            await runtime.apply("family", deployment_id=deployment)
+            await eventually(lambda: doomed.returncode or _ready(runtime, deployment), timeout_s=60)
+            await runtime.scale(deployment, 2)
+            await eventually(lambda: doomed.returncode or _told_of(runtime, deployment, 2), timeout_s=60)
+            await runtime.stop(deployment)
+            await eventually(lambda: doomed.returncode or _stopped(runtime, deployment), timeout_s=60)
+    async with ground.runtime() as runtime:
+        await runtime.apply("family", deployment_id=deployment)
+        await eventually(lambda: _whole(runtime, deployment), timeout_s=60)
+        await runtime.stop(deployment)
+        await eventually(lambda: runtime.events(deployment, WorkloadStopped), timeout_s=60)
+        assert marked(str(runtime.apps)) == set()
+        assert not (runtime.apps / deployment).exists()
+        _legal([type(event).__name__ for event in await runtime.events(deployment)])
+
+
+async def _told_of(runtime: Runtime, deployment: str, endpoints: int) -> bool:
+    told = await runtime.events(deployment, WorkloadEndpointsChanged)
+    return bool(told) and len(told[-1].endpoints) == endpoints
+
+
+async def _stopped(runtime: Runtime, deployment: str) -> bool:
+    return (await runtime.get(deployment)).phase == STOPPED
+
+
+async def _whole(runtime: Runtime, deployment: str) -> bool:
+    """Ready with exactly the processes of its replicas, or already on its way out."""
+    state = await runtime.get(deployment)
+    ready = sum(instance.ready for instance in state.instances)
+    if state.phase == READY and ready == state.replicas:
+        return len(runtime.pids(deployment)) == 3 * state.replicas
+    return state.phase in (STOPPED, runtime_pb2.WORKLOAD_PHASE_STOPPING)
+
+
+def _legal(names: list[str]) -> None:
+    """One beginning, one end, changes only in between."""
+    counts = Counter(names)
+    assert counts["WorkloadReady"] <= 1
+    assert counts["WorkloadStopped"] == 1
+    assert re.fullmatch(r"(WorkloadReady(,WorkloadEndpointsChanged)*,)?WorkloadStopped", ",".join(names))
