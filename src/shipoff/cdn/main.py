@@ -35,6 +35,7 @@ def _layout(settings: CdnSettings) -> EdgeLayout:
         gateway_socket=str(settings.gateway_socket),
         gateway_hosts=gateway_hosts(settings.base_domain),
         releases=str(settings.releases),
+        live=str(settings.live),
     )
 
 

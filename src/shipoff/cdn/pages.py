@@ -20,7 +20,6 @@ def _page(title: str, text: str) -> str:
 
 NO_APP = _page("There is no app here", "No app answers at this address. Is the name right, and is the app deployed?")
 NO_FILE = _page("Not found", "There is no such page here.")
-NOT_RUNNING = _page("Not running", "This app has no instance that runs right now.")
 NO_ANSWER = _page("No answer", "The app behind this address does not answer right now.")
 REFUSED = _page("That did not work", "The request was refused.")
 

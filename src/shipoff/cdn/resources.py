@@ -1,5 +1,10 @@
 """Caddy's configuration, built from the routing table by pure functions.
 
+Where a route leads is not in the configuration but in small files below `live/` that it names: a link to the release, and
+for each instance its address, which Caddy reads with every request. So a switch is a rename. A new configuration would close
+the connections that visitors keep open, and drop requests that are on their way in that moment; it is loaded only when hosts
+come or go, or when the kind of a target or the number of instances changes.
+
 The source of every field is Caddy's JSON reference (https://caddyserver.com/docs/json/).
 """
 
@@ -12,13 +17,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from shipoff.cdn import pages
-from shipoff.cdn.domain import Endpoint, ProxyTarget, Route, StaticTarget
+from shipoff.cdn.domain import Endpoint, Route, StaticTarget
 
 Json = dict[str, Any]
 
 SERVER = "edge"
 # Where the configuration's marker is found in it.
 MARKER_KEY = "@id"
+
+_ROOT = "root"
+# Refuses at once, so that a request waits for an instance to come: the address is read again with every try.
+_NOBODY = "127.0.0.1:1"
 
 # A request waits this long for an instance that is restarting.
 _TRY_DURATION = "8s"
@@ -48,6 +57,7 @@ _HASHED_FOLDER = (
 _HASHED_ASSET = r"^/assets/(.*/)?[^/]+-[A-Za-z0-9_-]{8}\.(js|mjs|css|wasm|woff2?|ttf)$"
 _WORD = r"-([a-z]{8}|[A-Z][a-z]{7}|[A-Z]{8}|[0-9_-]{8}|[a-z]+[0-9]{1,2}|[a-z-]{8})\.\w+$"
 
+_NOT_REMEMBERED = {"set": {"Cache-Control": ["no-store"]}, "delete": ["Etag", "Last-Modified"]}
 _IMMUTABLE = "public, max-age=31536000, immutable"
 _REVALIDATE = "public, max-age=0, must-revalidate"
 
@@ -62,6 +72,8 @@ class EdgeLayout:
     gateway_hosts: tuple[str, ...]
     # The folder with one folder a release.
     releases: str
+    # The folder of what the configuration reads with every request.
+    live: str
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,16 @@ class EdgeConfig:
 
     marker: str
     config: Json
+
+
+@dataclass(frozen=True)
+class LiveFile:
+    """A file or a link below `live/`."""
+
+    path: str
+    # The content, or where the link leads.
+    value: str
+    link: bool = False
 
 
 def gateway_hosts(base_domain: str) -> tuple[str, ...]:
@@ -108,20 +130,34 @@ def _host_route(hosts: Iterable[str], handlers: list[Json]) -> Json:
     return {"match": [{"host": list(hosts)}], "handle": handlers, "terminal": True}
 
 
+def live_files(layout: EdgeLayout, routes: Iterable[Route]) -> list[LiveFile]:
+    """What the configuration of these routes reads."""
+    files: list[LiveFile] = []
+    for route in routes:
+        name = _live_name(route)
+        if isinstance(route.target, StaticTarget):
+            files.append(LiveFile(f"{name}/{_ROOT}", f"{layout.releases}/{route.deployment_id}", link=True))
+        else:
+            addresses = [_dial(endpoint) for endpoint in route.target.endpoints] or [_NOBODY]
+            files += [LiveFile(f"{name}/{slot}", address) for slot, address in enumerate(addresses)]
+    return files
+
+
+def _live_name(route: Route) -> str:
+    """A name for the environment's folder: its own name may hold anything."""
+    return hashlib.sha256(f"{route.project_id}/{route.environment}".encode()).hexdigest()[:32]
+
+
 def _target(layout: EdgeLayout, route: Route) -> list[Json]:
+    live = f"{layout.live}/{_live_name(route)}"
     if isinstance(route.target, StaticTarget):
-        return [_files(f"{layout.releases}/{route.deployment_id}", spa=route.target.spa)]
-    return [_to_instances(route.target)]
+        return [_files(f"{live}/{_ROOT}", spa=route.target.spa)]
+    slots = max(1, len(route.target.endpoints))
+    return [_proxy([f"{{file.{live}/{slot}}}" for slot in range(slots)])]
 
 
 def _to_gateway(layout: EdgeLayout) -> Json:
     return _proxy([f"unix/{layout.gateway_socket}"])
-
-
-def _to_instances(target: ProxyTarget) -> Json:
-    if not target.endpoints:
-        return pages.response(503, pages.NOT_RUNNING, {"Retry-After": ["5"]})
-    return _proxy([_dial(endpoint) for endpoint in target.endpoints])
 
 
 def _dial(endpoint: Endpoint) -> str:
@@ -214,7 +250,7 @@ def _own_404(root: str) -> Json:
     return {
         "match": [{"vars": {"{http.error.status_code}": ["404"]}, "file": {"root": root, "try_files": ["/404.html"]}}],
         "handle": [
-            {"handler": "headers", "response": {"set": {"Cache-Control": ["no-store"]}, "delete": ["Etag", "Last-Modified"]}},
+            {"handler": "headers", "response": {**_NOT_REMEMBERED, "deferred": True}},
             {"handler": "rewrite", "uri": "/404.html"},
             _file_server(root, 404),
         ],

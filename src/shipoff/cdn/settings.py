@@ -24,6 +24,8 @@ class CdnSettings(ServiceSettings):
     gateway_socket: Path = Field(default_factory=lambda: home() / "run/edge/gateway.sock")
     # One folder a release.
     releases: Path = Field(default_factory=lambda: home() / "cdn/releases")
+    # What Caddy reads with every request: where each environment leads right now.
+    live: Path = Field(default_factory=lambda: home() / "cdn/live")
     # Caps of a static artifact: packed, unpacked, number of files, unpacked bytes for one packed.
     packed_bytes: int = Field(default=1 << 30, gt=0)
     unpacked_bytes: int = Field(default=2 << 30, gt=0)

@@ -9,6 +9,7 @@ import hashlib
 import io
 import socket
 import tarfile
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,7 +153,10 @@ async def cdn(settings: CdnSettings, caddy: Caddy, eventually) -> AsyncIterator[
     async with running(settings), connected(settings, caddy) as cdn:
 
         async def loaded() -> bool:
-            return (await cdn.get("nobody.localhost")).status_code == 404
+            # A connection of its own each time: Caddy closes those it has when it is given another configuration.
+            with contextlib.suppress(httpx2.HTTPError):
+                return (await cdn.get("nobody.localhost", headers={"Connection": "close"})).status_code == 404
+            return False
 
         await eventually(loaded)
         yield cdn
@@ -183,6 +187,55 @@ def saying(text: str) -> Answer:
         writer.close()
 
     return answer
+
+
+@dataclass
+class Load:
+    """Visitors that keep their connections open and ask as fast as they can."""
+
+    url: str
+    host: str
+    seen: set[str] = field(default_factory=set)
+    failures: list[object] = field(default_factory=list)
+    requests: int = 0
+    stop: threading.Event = field(default_factory=threading.Event)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def hammer(self) -> None:
+        with httpx2.Client(headers={"Host": self.host}, timeout=10) as client:
+            while not self.stop.is_set():
+                try:
+                    answer = client.get(self.url)
+                    if answer.status_code == 200:
+                        self.seen.add(answer.text)
+                    else:
+                        self.failures.append((answer.status_code, answer.text))
+                except httpx2.HTTPError as error:
+                    self.failures.append(error)
+                with self._changed:
+                    self.requests += 1
+                    self._changed.notify_all()
+
+    def wait_for_requests(self, count: int) -> None:
+        """Returns after so many more requests."""
+        with self._changed:
+            target = self.requests + count
+            assert self._changed.wait_for(lambda: self.requests >= target, timeout=10)
+
+
+@contextlib.asynccontextmanager
+async def hammering(cdn: Cdn, host: str) -> AsyncIterator[Load]:
+    """Two such visitors beside the block."""
+    load = Load(f"http://127.0.0.1:{cdn.settings.http_port}/", host)
+    threads = [threading.Thread(target=load.hammer) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield load
+    finally:
+        load.stop.set()
+        for thread in threads:
+            await asyncio.to_thread(thread.join)
 
 
 def folder(settings: CdnSettings, deployment: str) -> Path:

@@ -17,7 +17,7 @@ from shipoff.common.streams import DEPLOYMENT_PROGRESS
 from shipoff.contracts.cdn.v1 import cdn_pb2
 from shipoff.contracts.events.v1 import events_pb2
 
-from .conftest import Cdn, Site, app, connected, folder, free_port, saying, tarball
+from .conftest import Cdn, Site, app, connected, folder, free_port, hammering, saying, tarball
 
 
 async def test_an_unknown_host_gets_a_404_that_repeats_nothing(cdn: Cdn) -> None:
@@ -101,11 +101,13 @@ async def test_requests_wait_for_an_instance_that_restarts_and_use_the_other_mea
             assert (await cdn.get(site.host)).text == "back"
 
 
-async def test_an_app_without_instances_says_so(cdn: Cdn) -> None:
-    site = Site("app.localhost")
-    await cdn.route(site, new_id())
-    answer = await cdn.get(site.host)
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+async def test_requests_wait_for_the_first_instance_to_come(cdn: Cdn) -> None:
+    site, deployment = Site("app.localhost"), new_id()
+    await cdn.route(site, deployment)
+    waiting = asyncio.ensure_future(cdn.get(site.host))
+    async with app(saying("here")) as port:
+        await cdn.route(site, deployment, port)
+        assert (await waiting).text == "here"
 
 
 async def test_a_switch_takes_effect_before_it_is_acknowledged(cdn: Cdn) -> None:
@@ -114,6 +116,18 @@ async def test_a_switch_takes_effect_before_it_is_acknowledged(cdn: Cdn) -> None
         for port, text in [(old, "old"), (new, "new")] * 5:
             await cdn.route(site, new_id(), port)
             assert (await cdn.get(site.host)).text == text
+
+
+async def test_a_switch_of_a_proxied_app_under_load_drops_no_request(cdn: Cdn) -> None:
+    site = Site("app.localhost")
+    async with app(saying("old")) as old, app(saying("new")) as new:
+        await cdn.route(site, new_id(), old)
+        async with hammering(cdn, site.host) as load:
+            for number in range(20):
+                await cdn.route(site, new_id(), (new, old)[number % 2])
+                await asyncio.to_thread(load.wait_for_requests, 3)
+        assert load.failures == []
+        assert load.seen == {"old", "new"}
 
 
 async def test_many_concurrent_switches_share_loads_and_all_take_effect(cdn: Cdn) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import threading
 
-import httpx2
 import pytest
 
 from shipoff.cdn.main import running
 from shipoff.common.errors import PreconditionFailed
 
-from .conftest import Cdn, Site, connected, folder, tarball
+from .conftest import Cdn, Site, connected, folder, hammering, tarball
 
 SITE = {
     "index.html": "<h1>home</h1>",
@@ -119,38 +117,14 @@ async def _raw(cdn: Cdn, path: str) -> tuple[int, bytes]:
 
 async def test_a_switch_under_load_shows_whole_releases_only_and_drops_no_request(cdn: Cdn) -> None:
     site = Site("site.localhost")
-    releases = [await cdn.publish(tarball({"index.html": text * 20_000, "v": text})) for text in ("a", "b")]
+    releases = [await cdn.publish(tarball({"index.html": text * 20_000, "v": text})) for text in "ab"]
     await cdn.route(site, releases[0], spa=False)
-    seen: set[str] = set()
-    failures: list[object] = []
-    stop = threading.Event()
-
-    def hammer() -> None:
-        with httpx2.Client(headers={"Host": site.host}, timeout=10) as client:
-            while not stop.is_set():
-                try:
-                    answer = client.get(f"http://127.0.0.1:{cdn.settings.http_port}/")
-                except httpx2.HTTPError as error:
-                    failures.append(error)
-                    continue
-                whole = answer.text in ("a" * 20_000, "b" * 20_000)
-                seen.add(answer.text[:1])
-                if answer.status_code != 200 or not whole:
-                    failures.append((answer.status_code, len(answer.text)))
-
-    threads = [threading.Thread(target=hammer) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        for number in range(1, 21):
+    async with hammering(cdn, site.host) as load:
+        for number in range(1, 31):
             await cdn.route(site, releases[number % 2], spa=False)
             assert (await cdn.get(site.host, "/v")).text == "ab"[number % 2]
-    finally:
-        stop.set()
-        for thread in threads:
-            await asyncio.to_thread(thread.join)
-    assert failures == []
-    assert seen == {"a", "b"}
+    assert load.failures == []
+    assert load.seen == {"a" * 20_000, "b" * 20_000}
 
 
 async def test_publishing_twice_does_nothing_and_a_route_needs_a_release(cdn: Cdn) -> None:

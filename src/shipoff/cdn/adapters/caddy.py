@@ -1,14 +1,17 @@
-"""The edge is Caddy, told over its admin socket (https://caddyserver.com/docs/api)."""
+"""The edge is Caddy, told over its admin socket (https://caddyserver.com/docs/api), and by files it reads as it serves."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx2
 
+from shipoff.cdn.adapters import live
 from shipoff.cdn.domain import Route
-from shipoff.cdn.resources import MARKER_KEY, SERVER, EdgeLayout, edge_config
+from shipoff.cdn.resources import MARKER_KEY, SERVER, EdgeLayout, edge_config, live_files
 from shipoff.common.errors import PreconditionFailed, Unavailable
 
 _TIMEOUT_S = 8.0
@@ -34,11 +37,15 @@ class CaddyEdge:
 
     async def apply(self, routes: Sequence[Route]) -> None:
         wanted = edge_config(self._layout, routes)
+        files = live_files(self._layout, routes)
+        # First what the configuration leads to, last what nothing leads to any more.
+        await asyncio.to_thread(live.write, Path(self._layout.live), files)
         if not await self._runs(wanted.marker):
             answer = await self._call("POST", "/load", wanted.config)
             if answer.is_error:
                 raise PreconditionFailed(f"Caddy refuses the routes: {answer.text.strip()}")
         self._applied = wanted.marker
+        await asyncio.to_thread(live.prune, Path(self._layout.live), files)
 
     async def intact(self) -> bool:
         return not self._applied or await self._runs(self._applied)
