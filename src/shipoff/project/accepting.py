@@ -157,7 +157,7 @@ class Deployments:
                     remedy="upload it first",
                 )
             return _Facts(archive, Trigger.UPLOAD, wish.requested_by)
-        url = check_url(wish.source.url, field="source.git.url", allow_private=self._rules.allow_private_repositories)
+        url = check_url(wish.source.url, field="source.git.url", allowed=self._rules.allowed_hosts)
         ref = check_ref(wish.source.ref, field="source.git.ref") if wish.source.ref else ""
         source = GitSource(url, ref, wish.source.commit)
         return _Facts(source, Trigger.GIT, wish.requested_by, branch=branch_of(ref))

@@ -39,7 +39,8 @@ class Rules:
     """What the operator decided."""
 
     base_domain: str = "localhost"
-    allow_private_repositories: bool = False
+    # Hosts with private addresses that repositories may be cloned from.
+    allowed_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class Projects:
         )
 
     def _checked(self, repository: Repository) -> Repository:
-        url = follow_url(repository.url, field="repository.url", allow_private=self.rules.allow_private_repositories)
+        url = follow_url(repository.url, field="repository.url", allowed=self.rules.allowed_hosts)
         branch = repository.branch.removeprefix("refs/heads/")
         return Repository(url, check_ref(branch, field="repository.branch") if branch else "")
 

@@ -36,7 +36,7 @@ async def running(settings: ProjectSettings | None = None) -> AsyncIterator[None
         objects = await stack.enter_async_context(ObjectStore.open(settings.objects_url))
         outbox = Outbox(database, streams, producing=[DEPLOYMENT_QUEUE])
         store = PostgresStore(database, outbox)
-        rules = Rules(settings.base_domain, settings.allow_private_repositories)
+        rules = Rules(settings.base_domain, settings.allowed_hosts)
         servicer = ProjectServer(
             Projects(store, sealer, rules),
             Uploads(store, objects, most_bytes=settings.max_source_bytes),

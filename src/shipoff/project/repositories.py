@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Collection
 from urllib.parse import SplitResult, urlsplit
 
 from shipoff.common.errors import InvalidInput
@@ -26,8 +27,10 @@ _REMEDY = "write it as https://host/owner/name"
 _EMBEDDING = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
 
 
-def check_url(url: str, *, field: str, allow_private: bool = False) -> str:
-    """The URL without credentials, when it may be cloned: http or https to a public host.
+def check_url(url: str, *, field: str, allowed: Collection[str] | None = ()) -> str:
+    """The URL without credentials, when it may be cloned: http or https to a public host, or to one that is allowed.
+
+    `allowed` lists hosts as "host" or "host:port"; None: every host is.
 
     Raises InvalidInput; the message never repeats the URL, which may hold a password.
     """
@@ -38,8 +41,15 @@ def check_url(url: str, *, field: str, allow_private: bool = False) -> str:
         raise InvalidInput(f"{field} has to begin with https:// or http://", field=field, remedy=_REMEDY)
     if "\\" in url or parts.query or parts.fragment or not parts.path.strip("/"):
         raise InvalidInput(f"{field} has to end with the repository's path", field=field, remedy=_REMEDY)
-    host = (parts.hostname or "").removesuffix(".")
-    _check_host(host, field=field, allow_private=allow_private)
+    host = (parts.hostname or "").lower().removesuffix(".")
+    _check_host(host, field)
+    known = allowed is None or {host, f"{host}:{parts.port or _SCHEMES[parts.scheme]}"} & {name.lower() for name in allowed}
+    if not known and _is_private(host, field):
+        raise InvalidInput(
+            f"{field} points into a private network",
+            field=field,
+            remedy="use a public address; an operator can allow this one in SHIPOFF_BUILD_ALLOW_HOSTS",
+        )
     return f"{parts.scheme}://{_authority(parts, host)}{parts.path}"
 
 
@@ -57,19 +67,16 @@ def _authority(parts: SplitResult, host: str) -> str:
     return shown if parts.port in (None, _SCHEMES.get(parts.scheme)) else f"{shown}:{parts.port}"
 
 
-def _check_host(host: str, *, field: str, allow_private: bool) -> None:
-    address = _address(host, field)
-    if address is None and not all(_HOST_LABEL.fullmatch(label) for label in host.split(".")):
+def _check_host(host: str, field: str) -> None:
+    if _address(host, field) is None and not all(_HOST_LABEL.fullmatch(label) for label in host.split(".")):
         raise InvalidInput(f"{field} names no valid host", field=field, remedy=_REMEDY)
-    if allow_private:
-        return
-    local_name = any(host == suffix or host.endswith(f".{suffix}") for suffix in _LOCAL_SUFFIXES)
-    if local_name or (address is not None and not _is_public(address)):
-        raise InvalidInput(
-            f"{field} points into a private network",
-            field=field,
-            remedy="use a public address; an operator can allow private ones with SHIPOFF_ALLOW_PRIVATE_REPOSITORIES=true",
-        )
+
+
+def _is_private(host: str, field: str) -> bool:
+    address = _address(host, field)
+    if address is not None:
+        return not _is_public(address)
+    return any(host == suffix or host.endswith(f".{suffix}") for suffix in _LOCAL_SUFFIXES)
 
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -99,9 +106,9 @@ def _is_public(address: _Address) -> bool:
     return address.is_global and not address.is_multicast
 
 
-def follow_url(url: str, *, field: str, allow_private: bool = False) -> str:
+def follow_url(url: str, *, field: str, allowed: Collection[str] = ()) -> str:
     """The URL a project follows; the SSH forms that a forge shows are taken as their https twin. Raises InvalidInput."""
-    return check_url(_as_https(url), field=field, allow_private=allow_private)
+    return check_url(_as_https(url), field=field, allowed=allowed)
 
 
 def _as_https(url: str) -> str:
@@ -117,7 +124,7 @@ def repository_key(url: str) -> str:
 
     Raises InvalidInput when it is no URL of a repository at all.
     """
-    parts = _split(check_url(_as_https(url), field="repository.url", allow_private=True), "repository.url")
+    parts = _split(check_url(_as_https(url), field="repository.url", allowed=None), "repository.url")
     path = parts.path.strip("/").lower().removesuffix(".git").rstrip("/")
     return f"{_authority(parts, parts.hostname or '')}/{path}".lower()
 

@@ -20,14 +20,19 @@ class ProjectSettings(ServiceSettings):
     base_domain: str = Field(default="localhost", max_length=180, validation_alias="SHIPOFF_BASE_DOMAIN")
     # What GitHub signs its deliveries with. Empty: every delivery is refused.
     github_webhook_secret: SecretStr = Field(default=SecretStr(""), validation_alias="SHIPOFF_GITHUB_WEBHOOK_SECRET")
-    # Whether repositories on loopback and private addresses may be cloned.
-    allow_private_repositories: bool = Field(default=False, validation_alias="SHIPOFF_ALLOW_PRIVATE_REPOSITORIES")
+    # Hosts with private addresses that repositories may be cloned from: the build service's own setting.
+    allow_hosts: str = Field(default="", validation_alias="SHIPOFF_BUILD_ALLOW_HOSTS")
     # The largest archive that is taken.
     max_source_bytes: int = Field(default=512 << 20, gt=0)
     # How long an uploaded archive is kept after it was last used.
     source_kept_days: int = Field(default=14, ge=2)
     # Connections to the database.
     pool_size: int = Field(default=5, ge=1)
+
+    @property
+    def allowed_hosts(self) -> tuple[str, ...]:
+        """`allow_hosts`, one by one."""
+        return tuple(host.strip() for host in self.allow_hosts.split(",") if host.strip())
 
     @field_validator("base_domain")
     @classmethod

@@ -64,7 +64,7 @@ def test_a_public_repository_is_taken_without_its_credentials(url: str, kept: st
 )
 def test_what_is_no_http_url_of_a_repository_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput) as raised:
-        check_url(url, field="source.git.url", allow_private=True)
+        check_url(url, field="source.git.url", allowed=None)
     assert raised.value.field == "source.git.url"
 
 
@@ -100,13 +100,21 @@ def test_private_addresses_are_refused_unless_the_operator_allows_them(host: str
     url = f"http://{host}/a/b"
     with pytest.raises(InvalidInput, match="private"):
         check_url(url, field="url")
-    assert check_url(url, field="url", allow_private=True)
+    assert check_url(url, field="url", allowed=None)
 
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "0x7f.1", "127.1", "0177.0.0.1", "1.2.3.4.5", "foo.0x7f"])
 def test_addresses_in_unusual_forms_are_always_refused(host: str) -> None:
     with pytest.raises(InvalidInput, match="unusual"):
-        check_url(f"http://{host}/a", field="url", allow_private=True)
+        check_url(f"http://{host}/a", field="url", allowed=None)
+
+
+def test_an_operator_allows_a_host_or_one_port_of_it() -> None:
+    for allowed in (["git.lan.local"], ["GIT.lan.local:3000"]):
+        assert check_url("http://Git.lan.local:3000/a/b", field="url", allowed=allowed)
+    for allowed in (["git.lan.local:80"], ["lan.local"], ["127.0.0.1"]):
+        with pytest.raises(InvalidInput):
+            check_url("http://git.lan.local:3000/a/b", field="url", allowed=allowed)
 
 
 def test_a_message_never_repeats_a_url_with_a_password() -> None:
