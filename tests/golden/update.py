@@ -1,4 +1,4 @@
-"""Writes the golden plans anew from what detection says today: `python tests/golden/update.py`. Read the difference before you commit it."""
+"""Writes the golden plans anew: `python tests/golden/update.py`. Read the difference before you commit it."""
 
 from __future__ import annotations
 

@@ -15,6 +15,12 @@ _BUILTINS = frozenset(
     {"exec", "cd", "export", "source", ".", "set", "unset", "ulimit", "umask", "eval", "trap", "if", "for", "while"}
 )
 _PYTHON = frozenset({"python", "python3"})
+_PIP = frozenset({"pip", "pip3"})
+# Programs that start as modules too.
+_MODULES = {name: name for name in ("gunicorn", "uvicorn", "hypercorn", "flask", "celery", "fastapi", "streamlit", "pip")} | {
+    "django-admin": "django",
+    "waitress-serve": "waitress",
+}
 
 
 def is_simple(command: str) -> bool:
@@ -39,11 +45,20 @@ def argv(command: str, candidate: Candidate | None = None) -> Argv | None:
         found = f'PATH="$PWD/{folder}:$PATH"; export PATH; {command}' if folder else command
         return ("/bin/sh", "-c", found)
     if candidate and folder:
-        return (_program(words[0], candidate), *words[1:])
+        return _found(words, candidate)
     return tuple(words)
 
 
-def _program(word: str, candidate: Candidate) -> str:
-    if candidate.provider == "python" and word in _PYTHON:
-        return f"{candidate.programs_folder}/python"
-    return f"{candidate.programs_folder}/{word}" if word in candidate.programs else word
+def _found(words: list[str], candidate: Candidate) -> Argv:
+    """The words with the app's own program in the place of the first one."""
+    word, *rest = words
+    python = f"{candidate.programs_folder}/python"
+    if candidate.provider == "python":
+        if word in _PYTHON:
+            return (python, *rest)
+        if word in _PIP and rest[:1] == ["install"]:
+            # What uv installs still starts when the app's folder has moved; what pip installs does not.
+            return ("uv", "pip", "install", "--python", python, *rest[1:])
+        if word in _MODULES:
+            return (python, "-m", _MODULES[word], *rest)
+    return (f"{candidate.programs_folder}/{word}" if word in candidate.programs else word, *rest)

@@ -97,7 +97,7 @@ def _choose(candidates: list[Candidate], wish: _Wish) -> Candidate | Problem | N
     if not ranked:
         return None
     best = ranked[0]
-    close = [found for found in ranked if score(best) - score(found) <= _TIE]
+    close = [found for found in ranked if score(best) - score(found) <= _TIE and not found.mode.files_only]
     if len(close) > 1:
         seen = " and ".join(f"{found.provider} ({found.framework or found.mode})" for found in close)
         return Problem(

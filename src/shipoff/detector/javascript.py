@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 MAX_CHARACTERS = 64 << 10
+_MAX_DEPTH = 8
 _TOKEN = re.compile(
     r"""(?P<skip>\s+|//[^\n]*|/\*.*?(?:\*/|\Z))
     |(?P<string>"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?|`(?:\\.|[^`\\])*`?)
@@ -33,6 +34,8 @@ def literals(source: str) -> dict[str, str]:
             path.append(_key_before(tokens, index))
         elif value in ("}", "]", ")") and path:
             path.pop()
+        elif len(path) > _MAX_DEPTH:
+            continue
         elif (kind == "string" or value in ("true", "false")) and (key := _key_before(tokens, index)):
             dotted = ".".join([part for part in path if part] + [key])
             found.setdefault(dotted, _plain(value) if kind == "string" else value)

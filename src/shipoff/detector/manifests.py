@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import cast
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -14,9 +15,14 @@ from packaging.utils import canonicalize_name
 
 from shipoff.detector.domain import Snapshot
 
-MAX_MANIFEST_BYTES = 8 << 20
+MAX_MANIFEST_BYTES = 4 << 20
 MAX_SOURCE_BYTES = 256 << 10
 _MAX_INCLUDES = 20
+_MAX_REQUIREMENTS = 5000
+# tomllib needs time by the square of the number of a key's parts: these keep the worst file at a few seconds.
+_MAX_LOCKFILE_DOTS = 50
+_MAX_TOML_BYTES = 256 << 10
+_MAX_TOML_DOTS = 200
 _HASH_OPTION = re.compile(r"\s--(?:hash|config-settings?|global-option)\b")
 _WARNED_LINES = 3
 
@@ -48,6 +54,8 @@ def _reading(snapshot: Snapshot, path: str, kind: str) -> Reading:
         return Reading(unreadable=f"{path} was not read" if snapshot.has(path) else "")
     if len(data) > MAX_MANIFEST_BYTES:
         return Reading(unreadable=f"{path} is larger than {MAX_MANIFEST_BYTES >> 20} MiB")
+    if kind == "TOML" and (wrong := _too_costly(path, data)):
+        return Reading(unreadable=wrong)
     try:
         source = data.decode("utf-8-sig")
         value = json.loads(source) if kind == "JSON" else tomllib.loads(source)
@@ -61,6 +69,15 @@ def _reading(snapshot: Snapshot, path: str, kind: str) -> Reading:
     if not isinstance(value, dict):
         return Reading(unreadable=f"{path} should hold an object, but holds a {type(value).__name__}")
     return Reading(table=value)
+
+
+def _too_costly(path: str, data: bytes) -> str:
+    """Why parsing this TOML file would take too long; empty: it would not."""
+    locked = path.endswith(".lock")
+    dots = _MAX_LOCKFILE_DOTS if locked else _MAX_TOML_DOTS
+    if not locked and len(data) > _MAX_TOML_BYTES:
+        return f"{path} is larger than {_MAX_TOML_BYTES >> 10} KiB"
+    return f"{path} has a line with more than {dots} dots" if any(line.count(b".") > dots for line in data.splitlines()) else ""
 
 
 def json_table(snapshot: Snapshot, path: str) -> Reading:
@@ -137,12 +154,14 @@ def requirements_file(snapshot: Snapshot, path: str) -> Requirements:
     warnings: list[str] = []
     local = False
     queue = [path]
+    left = _MAX_REQUIREMENTS
     while queue and len(files) < _MAX_INCLUDES:
         file = queue.pop(0)
         if file in files or not snapshot.has(file):
             continue
         files.append(file)
-        for line in _logical_lines(text(snapshot, file, limit=MAX_MANIFEST_BYTES)):
+        for line in islice(_logical_lines(text(snapshot, file, limit=MAX_MANIFEST_BYTES)), left):
+            left -= 1
             included = _option(line, "-r", "--requirement") or _option(line, "-c", "--constraint")
             if included:
                 queue.append(_beside(file, included))

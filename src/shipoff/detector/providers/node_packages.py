@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shipoff.detector.domain import Argv, Evidence, PackageManager, Snapshot
-from shipoff.detector.manifests import Table, table_at, text, text_at
+from shipoff.detector.manifests import MAX_MANIFEST_BYTES, Table, table_at, text, text_at
 
 _LOCKFILES = {
     "package-lock.json": "npm",
@@ -25,6 +25,9 @@ _LOCKFILE_VERSION = re.compile(r"^lockfileVersion:\s*['\"]?(\d+)", re.MULTILINE)
 _PNPM_BY_LOCKFILE = {"5": "7", "6": "8"}
 _PACKAGES_KEY = re.compile(r"^packages\s*:", re.MULTILINE)
 _YARN_1 = "1.22.22"
+# A newer release wants to write the lock file anew, which a frozen install refuses.
+_YARN_BY_LOCKFILE = {"4": "2", "5": "2", "6": "3", "7": "3", "8": "4.9.1"}
+_YARN_METADATA = re.compile(r"^__metadata:\s+version: (\d+)", re.MULTILINE)
 _YARN_BERRY = "4"
 _INSTALL_SCRIPTS = ("preinstall", "install", "postinstall", "prepare")
 
@@ -115,7 +118,7 @@ def _pnpm(snapshot: Snapshot, lock: str, version: str) -> Manager:
 
 def _pnpm_version(snapshot: Snapshot) -> str:
     """The major version that wrote the lock file (https://pnpm.io/blog lists the formats)."""
-    lock = _LOCKFILE_VERSION.search(text(snapshot, "pnpm-lock.yaml", limit=8 << 20)[:1000])
+    lock = _LOCKFILE_VERSION.search(text(snapshot, "pnpm-lock.yaml", limit=MAX_MANIFEST_BYTES)[:1000])
     workspace = text(snapshot, "pnpm-workspace.yaml")
     # Format 9 is both 9's and 10's; only 10 keeps settings in a workspace file without packages.
     newest = "10" if workspace and not _PACKAGES_KEY.search(workspace) else "9"
@@ -123,14 +126,16 @@ def _pnpm_version(snapshot: Snapshot) -> str:
 
 
 def _yarn(snapshot: Snapshot, lock: str, version: str) -> Manager:
-    berry = not version.startswith("1.") if version else _is_berry(snapshot)
+    """Yarn 1, or from 2 on `berry`, which writes a `__metadata` entry."""
+    lock_version = _YARN_METADATA.search(text(snapshot, "yarn.lock", limit=MAX_MANIFEST_BYTES)[:2000])
+    berry = not version.startswith("1.") if version else bool(lock_version) or snapshot.has(".yarnrc.yml")
     if not berry:
         version = version or _YARN_1
         program: Argv = ("npx", "--yes", f"yarn@{version}")
         frozen = ("--frozen-lockfile",) if lock else ()
         install = (*program, "install", *frozen, "--production=false", "--non-interactive")
         return Manager(PackageManager("yarn", version, lock, frozen=bool(lock)), program, install, caches=("npm", "yarn"))
-    version = version or _YARN_BERRY
+    version = version or _YARN_BY_LOCKFILE.get(lock_version[1] if lock_version else "", _YARN_BERRY)
     program = ("npx", "--yes", f"@yarnpkg/cli-dist@{version}")
     return Manager(
         PackageManager("yarn", version, lock, frozen=bool(lock)),
@@ -140,12 +145,6 @@ def _yarn(snapshot: Snapshot, lock: str, version: str) -> Manager:
         env={"YARN_NODE_LINKER": "node-modules", "YARN_ENABLE_TELEMETRY": "0"},
         caches=("npm", "yarn"),
     )
-
-
-def _is_berry(snapshot: Snapshot) -> bool:
-    """Yarn 2 and later write a `__metadata` entry; yarn 1 does not."""
-    lock = text(snapshot, "yarn.lock", limit=8 << 20)
-    return snapshot.has(".yarnrc.yml") or any(line.startswith("__metadata:") for line in lock[:2000].splitlines())
 
 
 def _bun(snapshot: Snapshot, _lock: str, _version: str) -> Manager:

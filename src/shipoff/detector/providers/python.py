@@ -10,10 +10,6 @@ from shipoff.detector.providers.python_entry import Django, Entry, django, entry
 from shipoff.detector.syntax import imported_modules
 
 _PROGRAMS_FOLDER = ".venv/bin"
-# Programs whose distribution has another name, or that come with one that is always there.
-_PROGRAMS = frozenset(
-    {"pip", "gunicorn", "uvicorn", "hypercorn", "waitress-serve", "flask", "fastapi", "django-admin", "celery"}
-)
 _BIND = "0.0.0.0:$PORT"
 # Threads let one process answer a probe while a slow request is under way.
 _THREADS = "8"
@@ -132,7 +128,7 @@ def _installing(snapshot: Snapshot, candidate: Candidate, found: Dependencies) -
         installs=found.commands,
         warnings=(*candidate.warnings, warning) if extra else candidate.warnings,
         programs_folder=_PROGRAMS_FOLDER,
-        programs=_PROGRAMS | frozenset(found.installed.extras),
+        programs=frozenset(found.installed.extras),
     )
 
 

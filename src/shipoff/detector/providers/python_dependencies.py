@@ -10,13 +10,14 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from shipoff.detector import manifests
 from shipoff.detector.domain import Argv, Evidence, PackageManager, RuntimeVersion, Snapshot
 from shipoff.detector.manifests import Requirements, Table
+from shipoff.detector.providers.python_poetry import pep440, poetry_requirements
 
 PYTHON = ".venv/bin/python"
 # Where the poetry lock's pins are written to for uv.
 _EXPORTED = ".venv/requirements.txt"
 _VERSION = re.compile(r"(?:python-|cpython[-@])?(\d)(?:\.(\d{1,2}))?(?:\.\d+)?")
-_CARET = re.compile(r"\^(\d)\.(\d{1,2})(?:\.\d+)?")
 _POETRY: Argv = ("uv", "tool", "run", "--from", "poetry>=2,<3", "--with", "poetry-plugin-export", "poetry")
+_EXPORT: Argv = ("export", "--no-interaction", "--format", "requirements.txt", "--output", _EXPORTED)
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _poetry_lock(snapshot: Snapshot, project: Table) -> Dependencies:
         file="poetry.lock",
         manager=PackageManager("poetry", lockfile="poetry.lock", frozen=True),
         installed=_closure(_poetry_requirements(project), lock.table),
-        commands=_exported(),
+        commands=((*_POETRY, *_EXPORT), pip_install("--requirement", _EXPORTED)),
         inputs=("poetry.lock", "pyproject.toml"),
         evidence=(Evidence("poetry.lock", "", "dependencies are exported by poetry and installed with uv, exactly as locked"),),
         warnings=(lock.unreadable,) if lock.unreadable else (),
@@ -98,20 +99,23 @@ def _poetry_lock(snapshot: Snapshot, project: Table) -> Dependencies:
 
 
 def _poetry_unlocked(project: Table) -> Dependencies:
+    requirements, left_out = poetry_requirements(project)
+    unlocked = "there is no poetry.lock: run `poetry lock` and add it, so that every build installs the same versions"
+    warnings: tuple[str, ...] = (unlocked,)
+    if left_out:
+        warnings = (
+            unlocked,
+            f"pyproject.toml: {', '.join(left_out)} needs a poetry.lock, and was left out",
+        )
     return Dependencies(
         file="pyproject.toml",
         manager=PackageManager("poetry"),
         installed=_poetry_requirements(project),
-        commands=((*_POETRY, "lock", "--no-interaction"), *_exported()),
+        commands=(pip_install("--", *requirements),) if requirements else (),
         inputs=("pyproject.toml",),
-        evidence=(Evidence("pyproject.toml", "tool.poetry.dependencies", "dependencies are resolved by poetry"),),
-        warnings=("there is no poetry.lock: run `poetry lock` and add it, so that every build installs the same versions",),
+        evidence=(Evidence("pyproject.toml", "tool.poetry.dependencies", "dependencies are installed from it"),),
+        warnings=warnings,
     )
-
-
-def _exported() -> tuple[Argv, ...]:
-    export = ("export", "--no-interaction", "--format", "requirements.txt", "--output", _EXPORTED)
-    return ((*_POETRY, *export), pip_install("--requirement", _EXPORTED))
 
 
 def _requirements(snapshot: Snapshot) -> Dependencies:
@@ -201,10 +205,8 @@ def python_version(snapshot: Snapshot) -> tuple[RuntimeVersion | None, str]:
 
 
 def _specifier(written: str) -> str:
-    """A PEP 440 specifier set, poetry's caret translated; empty: none."""
-    if caret := _CARET.fullmatch(written):
-        return f">={caret[1]}.{caret[2]},<{int(caret[1]) + 1}"
+    """A PEP 440 specifier set, poetry's words translated; empty: none."""
     try:
-        return str(SpecifierSet(written)) if written else ""
+        return str(SpecifierSet(pep440(written)))
     except InvalidSpecifier:
         return ""

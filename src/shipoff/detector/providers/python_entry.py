@@ -14,6 +14,8 @@ _STEMS = ("main", "app", "wsgi", "asgi", "server", "application", "run", "api", 
 _SCRIPTS = ("main.py", "app.py", "server.py", "run.py", "bot.py", "__main__.py", "src/main.py", "src/app.py", "src/server.py")
 _NOT_APPS = frozenset({"tests", "test", "migrations", "node_modules", "venv", "env", "docs", "scripts", "examples", "setup"})
 _MAX_FILES = 60
+# A syntax tree takes its time: about two seconds for this much in all.
+_MAX_BYTES = 256 << 10
 _MAX_DEPTH = 3
 
 
@@ -84,7 +86,11 @@ def _rank(file: str) -> tuple[int, int, str]:
 def _modules(snapshot: Snapshot) -> Iterator[_Module]:
     """The files that may hold an application and can be read, likeliest first."""
     files = [path for path in snapshot.contents if path.endswith(".py") and _may_hold_app(path)]
+    left = _MAX_BYTES
     for file in sorted(files, key=_rank)[:_MAX_FILES]:
+        left -= len(snapshot.contents[file])
+        if left < 0:
+            return
         folder = "src" if file.startswith("src/") and not snapshot.has("src/__init__.py") else ""
         qualified = file.removeprefix(f"{folder}/" if folder else "").removesuffix(".py").replace("/", ".")
         name = qualified.removesuffix("__init__").removesuffix(".")
