@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
@@ -22,13 +20,20 @@ def succeeded(argv: list[str]) -> bool:
     return subprocess.run(argv, cwd=ROOT, check=False).returncode == 0
 
 
+def git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """What git prints."""
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False)
+
+
 def contracts_of_main(into: Path) -> bool:
-    """Unpacks main's proto/ into a folder; False where there is no main, or main has none yet."""
+    """Writes main's proto/ into a folder; False where there is no main, or main has none yet."""
     for name in MAIN:
-        archive = subprocess.run(["git", "archive", name, "--", "proto"], cwd=ROOT, capture_output=True, check=False)
-        if archive.returncode == 0:
-            with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as content:
-                content.extractall(into, filter="data")
+        files = git("ls-tree", "-r", "--name-only", name, "--", "proto").stdout.decode().splitlines()
+        for file in files:
+            target = into / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(git("show", f"{name}:{file}").stdout)
+        if files:
             return True
     return False
 
