@@ -1,4 +1,4 @@
-"""The build service on real PostgreSQL, Valkey and object store, with real builders; the detector reads its plan from the source.
+"""The build service on real PostgreSQL, Valkey and object store, with real builders; the detector's plan is in the source.
 
 A source's app.json is the plan (protobuf's JSON), so that a test says exactly which commands run.
 """
@@ -12,7 +12,8 @@ import gzip
 import hashlib
 import io
 import json
-import os
+import secrets
+import subprocess
 import tarfile
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -24,10 +25,15 @@ from typing import Any
 import psutil
 from google.protobuf import json_format
 
+from shipoff.build.adapters.machine import started_at
+from shipoff.build.adapters.postgres import PostgresBuildStore
+from shipoff.build.domain import Process, Ref
 from shipoff.build.main import running
 from shipoff.build.settings import BuildSettings
 from shipoff.common.config import address
 from shipoff.common.objects import ObjectStore
+from shipoff.common.outbox import Outbox
+from shipoff.common.postgres import Database
 from shipoff.common.rpc import channel, serving
 from shipoff.common.sealing import Sealer
 from shipoff.common.streams import DEPLOYMENT_PROGRESS, LOGS_INGEST, Streams, decode
@@ -174,7 +180,7 @@ class Yard:
     async def result(self, deployment_id: str, *, timeout_s: float = 30) -> Result:
         """The first outcome, once there is one."""
         async with asyncio.timeout(timeout_s):
-            while not (results := await self.results(deployment_id)):
+            while not (results := await self.results(deployment_id)):  # noqa: ASYNC110 - another process writes them
                 await asyncio.sleep(0.05)
         return results[0]
 
@@ -196,6 +202,23 @@ class Yard:
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             return {m.name: archive.extractfile(m).read() for m in archive if m.isreg()}  # type: ignore[union-attr]  # regular
 
+    @asynccontextmanager
+    async def known_attempt(self) -> AsyncIterator[tuple[str, str]]:
+        """An attempt whose token the test knows; its builder is a process that does nothing. (deployment, token)"""
+        request, token = await self.request({"app.json": plan_of()}), secrets.token_urlsafe(8)
+        idle = subprocess.Popen(["sleep", "600"])  # noqa: ASYNC220 - started at once
+        process = Process(idle.pid, started_at(idle.pid))
+        try:
+            async with Database.open(self.settings.database_url) as database:
+                store = PostgresBuildStore(database, Outbox(database, self.streams, producing=[DEPLOYMENT_PROGRESS]))
+                await store.start(request)
+                token_hash = hashlib.sha256(token.encode()).digest()
+                assert await store.launched(Ref(request.deployment_id, 1), process, token_hash, 60)
+            yield request.deployment_id, token
+        finally:
+            idle.kill()
+            idle.wait()
+
     def builders(self) -> list[psutil.Process]:
         """The builders' processes."""
         return [process for process in psutil.process_iter() if is_builder_of(process, self.home)]
@@ -212,7 +235,7 @@ def is_builder_of(process: psutil.Process, home: Path) -> bool:
     try:
         if "shipoff.builder" not in process.cmdline():
             return False
-        return os.readlink(f"/proc/{process.pid}/fd/2").startswith(str(home))
+        return Path(f"/proc/{process.pid}/fd/2").readlink().is_relative_to(home)
     except (psutil.Error, OSError):
         return False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +29,8 @@ class GitServer:
         self.root = root
         self.port = port
         self.requests: list[str] = []
+        # While set, requests wait: a server that has stopped answering.
+        self.hold = threading.Event()
 
     @property
     def host(self) -> str:
@@ -83,6 +86,8 @@ def _handler(server: list[GitServer]) -> type[BaseHTTPRequestHandler]:
         def _serve(self, body: bytes) -> None:
             git = server[0]
             git.requests.append(f"{self.command} {self.path}")
+            while git.hold.is_set():
+                time.sleep(0.05)
             parts = urlsplit(self.path)
             environment = {
                 "PATH": os.environ["PATH"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ PROTOCOL = 1
 _BATCHES = 64
 _FIRST_BACKOFF_S = 0.1
 _LONGEST_BACKOFF_S = 2.0
+_GIVE_WAY_S = 2.0
 
 log = structlog.get_logger()
 
@@ -52,6 +54,8 @@ class Conversation:
         self._bell = services.bells.hang(stored.ref.deployment_id)
         self._tasks: set[asyncio.Task[None]] = set()
         self._told = False
+        self._storing: asyncio.Future[None] | None = None
+        self._ended = asyncio.Event()
 
     async def answers(self, requests: AsyncIterator[build_pb2.SessionRequest]) -> AsyncIterator[Answer]:
         """The service's side. Raises ShipoffError; the builder begins a new session after a temporary one."""
@@ -67,7 +71,15 @@ class Conversation:
             self._services.bells.take_down(self._stored.ref.deployment_id, self._bell)
             for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            # A batch that is on the stream has to be recorded, or the next session brings its lines again.
+            await asyncio.gather(*self._tasks, *([self._storing] if self._storing else []), return_exceptions=True)
+            self._ended.set()
+
+    async def give_way(self) -> None:
+        """Ends the session, before a new one of the same attempt reads how far this one came."""
+        self._answers.put_nowait(Unavailable("a newer session of this attempt is there", retry_after_s=0.1))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), _GIVE_WAY_S)
 
     def _begin(self, part: Coroutine[None, None, None]) -> None:
         async def guarded() -> None:
@@ -134,10 +146,19 @@ class Conversation:
                 continue
             if lines[0].sequence != stored + 1:
                 raise InvalidInput(f"line {stored + 1} is missing", field="logs")
-            await self._until_up(partial(self._services.logs.publish, self._stored, lines))
+            await self._until_up(partial(self._store, lines))
             stored = lines[-1].sequence
-            await self._services.store.logs_stored(self._stored.ref, self._stored.session, stored)
             self._answers.put_nowait(Answer(logs_stored=build_pb2.LogsStored(sequence=stored)))
+
+    async def _store(self, lines: list[types_pb2.LogLine]) -> None:
+        """Publishes and records a batch, also when the session ends meanwhile."""
+
+        async def both() -> None:
+            await self._services.logs.publish(self._stored, lines)
+            await self._services.store.logs_stored(self._stored.ref, self._stored.session, lines[-1].sequence)
+
+        self._storing = asyncio.ensure_future(both())
+        await asyncio.shield(self._storing)
 
     async def _plan(self, snapshot: build_pb2.Snapshot) -> None:
         decided = self._stored.plan

@@ -164,7 +164,7 @@ class Transfers:
 
 def incoming_key(ref: Ref) -> str:
     """Where an attempt's artifact waits until its digest is known to be right."""
-    return f"incoming/{ref.deployment_id}/{ref.attempt}"
+    return f"incoming/{ref.deployment_id}-{ref.attempt}"
 
 
 async def _at_most(chunks: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:

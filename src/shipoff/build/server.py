@@ -60,14 +60,24 @@ class BuilderServer(build_pb2_grpc.BuilderServiceServicer):
     def __init__(self, services: Services, transfers: Transfers) -> None:
         self._services = services
         self._transfers = transfers
+        self._conversations: dict[Ref, Conversation] = {}
 
     async def Session(
         self, request_iterator: AsyncIterator[build_pb2.SessionRequest], context: Context
     ) -> AsyncIterator[build_pb2.SessionResponse]:
         """The attempt's conversation."""
-        stored = await self._services.store.open_session(_token_hash(context))
-        async for answer in Conversation(self._services, stored).answers(request_iterator):
-            yield answer
+        token_hash = _token_hash(context)
+        ref = (await self._services.store.by_token(token_hash)).ref
+        if (former := self._conversations.get(ref)) is not None:
+            await former.give_way()
+        conversation = Conversation(self._services, await self._services.store.open_session(token_hash))
+        self._conversations[ref] = conversation
+        try:
+            async for answer in conversation.answers(request_iterator):
+                yield answer
+        finally:
+            if self._conversations.get(ref) is conversation:
+                del self._conversations[ref]
 
     async def FetchSource(
         self, request: build_pb2.FetchSourceRequest, context: Context

@@ -23,6 +23,36 @@ _KILL_ROUNDS = 200
 _KILL_PAUSE_S = 0.02
 
 
+class _Pipe:
+    """A pipe to read a program's output from.
+
+    asyncio's own would make wait() last until everybody who inherited them has closed them.
+    """
+
+    def __enter__(self) -> _Pipe:
+        self._read, self.end = os.pipe()
+        self._transport: asyncio.ReadTransport | None = None
+        return self
+
+    async def reader(self) -> asyncio.StreamReader:
+        """The end to read, once the program has its own: this process keeps no other open."""
+        os.close(self.end)
+        self.end = -1
+        reader = asyncio.StreamReader(limit=_CHUNK_BYTES)
+        loop = asyncio.get_running_loop()
+        file = os.fdopen(self._read, "rb", 0)
+        self._transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), file)
+        return reader
+
+    def __exit__(self, *_: object) -> None:
+        if self.end != -1:
+            os.close(self.end)
+        if self._transport is not None:
+            self._transport.close()
+        else:
+            os.close(self._read)
+
+
 @dataclass(frozen=True)
 class Program:
     """What to run, where, and what it sees."""
@@ -50,20 +80,23 @@ class Programs:
         Its output becomes log lines; where `quiet`, only what it writes to standard error. Raises FileNotFoundError when
         there is no such program.
         """
-        async with self._started(program, stdout=DEVNULL if quiet else PIPE, stderr=PIPE) as process:
-            streams = ((process.stdout, "stdout"), (process.stderr, "stderr"))
-            readers = [asyncio.create_task(self._read(stream, channel)) for stream, channel in streams if stream]
-            try:
-                code = await process.wait()
-                # What still runs in the background would hold the pipes open.
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await self.kill_all()
-                await asyncio.gather(*readers)
-            finally:
-                for reader in readers:
-                    reader.cancel()
-            return code
+        with _Pipe() as out, _Pipe() as err:
+            async with self._started(program, stdout=DEVNULL if quiet else out.end, stderr=err.end) as process:
+                readers = [
+                    asyncio.create_task(self._read(await out.reader(), "stdout")),
+                    asyncio.create_task(self._read(await err.reader(), "stderr")),
+                ]
+                try:
+                    code = await process.wait()
+                    # What still runs in the background would hold the pipes open.
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                    await self.kill_all()
+                    await asyncio.gather(*readers)
+                finally:
+                    for reader in readers:
+                        reader.cancel()
+                return code
 
     async def output(self, program: Program) -> str:
         """Runs a short program of the platform's own and gives what it wrote; empty when it failed."""
@@ -83,7 +116,6 @@ class Programs:
                 stdin=DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
-                limit=_CHUNK_BYTES,
                 start_new_session=True,
                 **self._account,  # type: ignore[arg-type]  # Popen's own keywords
             )

@@ -107,7 +107,8 @@ class Steps:
         )
 
     def _judged(self, step: types_pb2.PlanStep, shown: str, code: int) -> BuildError:
-        if code == -signal.SIGXFSZ:
+        # A shell reports a signal as 128 and its number.
+        if code in (-signal.SIGXFSZ, 128 + signal.SIGXFSZ):
             return self._watch.disk_breach("wrote a file larger than the disk space it may use")
         if shutil.disk_usage(self._assignment.work).free < self._assignment.limits.free_bytes:
             return self._watch.disk_breach("failed because the machine's disk is full: free some room, then deploy again")
