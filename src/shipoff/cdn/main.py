@@ -71,7 +71,7 @@ async def running(settings: CdnSettings | None = None) -> AsyncIterator[None]:
         reconciler = Reconciler(table, releases, switchboard)
         wake = asyncio.Event()
         consumer = Consumer(streams, DEPLOYMENT_PROGRESS, "cdn", inboxed(database, "cdn", expiring(expire_release, wake)))
-        server = CdnServer(table, releases, switchboard, reserved=frozenset(layout.gateway_hosts))
+        server = CdnServer(table, releases, switchboard, reserved=frozenset({*layout.gateway_hosts, settings.base_domain}))
         async with (
             _drained(switchboard),
             looping("cdn inbox", lambda: clean_inbox(database), every_s=_CLEAN_INBOX_S),

@@ -199,6 +199,21 @@ async def test_lines_survive_a_restart_and_the_rest_is_taken_up(settings: LogSet
             assert await log.texts(deployment) == [f"line {n}" for n in range(1, 21)]
 
 
+async def test_what_a_killed_process_had_taken_is_taken_over_and_not_lost(settings: LogSettings, eventually) -> None:
+    deployment = new_id()
+    patient = settings.model_copy(update={"hole_patience_s": 8.0, "reclaim_idle_s": 0.5})
+    async with connected(settings) as log:
+        await log.streams.client.xgroup_create(LOGS_INGEST, "log", id="0", mkstream=True)
+        await log.send(batch(deployment, range(1, 11)))
+        await log.streams.client.xreadgroup("log", "killed", {LOGS_INGEST: ">"})
+        await log.send(batch(deployment, range(11, 21)))
+        async with running(patient):
+            await eventually(lambda: _count(log, deployment, 20))
+            entries = await log.entries(deployment)
+            assert sorted(entry.line.sequence for entry in entries) == list(range(1, 21))
+            assert [entry.position for entry in entries] == list(range(1, 21))
+
+
 async def test_old_lines_and_those_beyond_the_cap_are_removed(settings: LogSettings, eventually) -> None:
     capped = settings.model_copy(update={"deployment_lines": 1000})
     deployment, old = new_id(), new_id()

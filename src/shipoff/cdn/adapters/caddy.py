@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import httpx2
 
 from shipoff.cdn.adapters import live
 from shipoff.cdn.domain import Route
-from shipoff.cdn.resources import MARKER_KEY, SERVER, EdgeLayout, edge_config, live_files
+from shipoff.cdn.resources import MARKER_KEY, SERVER, EdgeLayout, LiveFile, edge_config, live_files
 from shipoff.common.errors import PreconditionFailed, Unavailable
 
 _TIMEOUT_S = 8.0
@@ -39,16 +39,24 @@ class CaddyEdge:
         wanted = edge_config(self._layout, routes)
         files = live_files(self._layout, routes)
         # First what the configuration leads to, last what nothing leads to any more.
-        await asyncio.to_thread(live.write, Path(self._layout.live), files)
+        await self._files(live.write, files)
         if not await self._runs(wanted.marker):
             answer = await self._call("POST", "/load", wanted.config)
             if answer.is_error:
                 raise PreconditionFailed(f"Caddy refuses the routes: {answer.text.strip()}")
         self._applied = wanted.marker
-        await asyncio.to_thread(live.prune, Path(self._layout.live), files)
+        await self._files(live.prune, files)
 
     async def intact(self) -> bool:
         return not self._applied or await self._runs(self._applied)
+
+    async def _files(self, change: Callable[[Path, Sequence[LiveFile]], None], files: Sequence[LiveFile]) -> None:
+        try:
+            await asyncio.to_thread(change, Path(self._layout.live), files)
+        except OSError as error:
+            raise Unavailable(
+                f"the edge's files cannot be changed: {error}", retry_after_s=5.0, remedy="is the disk full?"
+            ) from error
 
     async def _runs(self, marker: str) -> bool:
         """Whether the running configuration carries this marker, which is the hash of all the rest."""
