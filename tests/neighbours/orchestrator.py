@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from shipoff.common.config import address
 from shipoff.common.errors import Aborted, NotFound, Unavailable
@@ -140,10 +141,12 @@ class Rig:
     edge: Edge
     eventually: Callable
 
-    async def request(self, project: str, *, environment: str = "production", deployment_id: str = "", times: int = 1) -> str:
+    async def request(
+        self, project: str, *, environment: str = "production", accepted_at: datetime | None = None, times: int = 1
+    ) -> str:
         """What project publishes when a deployment is accepted; its id."""
         event = events_pb2.DeploymentRequested(
-            deployment_id=deployment_id or new_id(),
+            deployment_id=new_id(),
             project_id=project,
             project_name="shop",
             team_id=TEAM,
@@ -152,6 +155,7 @@ class Rig:
             trigger=types_pb2.TRIGGER_UPLOAD,
             requested_by="ada",
         )
+        event.requested_at.FromDatetime(accepted_at or datetime.now(UTC))
         event.source.archive.digest = "sha256:" + "0" * 64
         for _ in range(times):
             await self.streams.publish(DEPLOYMENT_QUEUE, [event], tenant_id=TEAM)

@@ -7,10 +7,14 @@ generated stub. What a servicer raises (shipoff.common.errors) is what the calle
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
+
+# Children are started by fork and exec and use no gRPC before exec: its handlers would only print warnings.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import grpc
 import grpc.aio

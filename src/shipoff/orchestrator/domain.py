@@ -63,6 +63,8 @@ class Deployment:
     team_id: str
     environment: str
     state: State
+    # When it was accepted, which decides what is newer: messages may arrive in any order.
+    accepted_at: datetime
     version: int = 1
     attempt: int = 0
     # It is a folder of files for the CDN, not a process; known once there is an artifact.
@@ -226,16 +228,20 @@ class QueueEntry:
     environment_busy: bool
 
 
+def _age(entry: QueueEntry) -> tuple[datetime, str]:
+    return entry.deployment.accepted_at, entry.deployment.id
+
+
 def starting_order(waiting: list[QueueEntry]) -> list[QueueEntry]:
-    """Who comes first: the team with the fewest running builds, then the oldest (ids are UUIDv7, they sort by time).
+    """Who comes first: the team with the fewest running builds, then the oldest.
 
     Each entry that is placed counts as running for the next, so that teams take turns.
     """
-    left = sorted(waiting, key=lambda entry: entry.deployment.id)
+    left = sorted(waiting, key=_age)
     running = {entry.deployment.team_id: entry.team_running for entry in left}
     order: list[QueueEntry] = []
     while left:
-        entry = min(left, key=lambda candidate: (running[candidate.deployment.team_id], candidate.deployment.id))
+        entry = min(left, key=lambda candidate: (running[candidate.deployment.team_id], _age(candidate)))
         left.remove(entry)
         running[entry.deployment.team_id] += 1
         order.append(entry)
@@ -298,6 +304,7 @@ class NewDeployment:
     commit_message: str
     trigger: int
     requested_by: str
+    accepted_at: datetime
     origin_id: str = ""
     artifact: bytes = b""
     plan: bytes = b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC
 
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.orchestrator.v1 import orchestrator_pb2
@@ -64,6 +65,7 @@ def new_deployment(message: events_pb2.DeploymentRequested) -> NewDeployment:
         commit_message=message.commit_message,
         trigger=message.trigger,
         requested_by=message.requested_by,
+        accepted_at=message.requested_at.ToDatetime(tzinfo=UTC),
     )
 
 

@@ -80,9 +80,9 @@ class Store(Protocol):
         """Its transitions, oldest first."""
 
     async def page(
-        self, project_id: str, *, environment: str, states: Sequence[State], number: int, before: str, limit: int
+        self, project_id: str, *, environment: str, states: Sequence[State], number: int, before: int, limit: int
     ) -> Sequence[Record]:
-        """Deployments of a project, newest first, accepted before the one with the id `before`."""
+        """Deployments of a project, newest first; with `before`, only numbers below it."""
 
     async def serving(self, project_id: str, environment: str) -> Record | None:
         """What is in PRODUCTION."""

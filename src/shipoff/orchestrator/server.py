@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import UTC
 from typing import Any
 
 import grpc.aio
@@ -74,13 +75,13 @@ class DeploymentServer(pb_grpc.DeploymentServiceServicer):
             environment=request.environment,
             states=[messages.state_of(state) for state in request.states],
             number=request.number,
-            before=request.page_token,
+            before=_page_after(request.page_token),
             limit=limit + 1,
         )
         page = found[:limit]
         return pb.ListDeploymentsResponse(
             deployments=[messages.deployment(record) for record in page],
-            next_page_token=page[-1].deployment.id if len(found) > limit else "",
+            next_page_token=str(page[-1].deployment.number) if len(found) > limit else "",
         )
 
     async def WatchDeployment(
@@ -162,6 +163,12 @@ class DeploymentServer(pb_grpc.DeploymentServiceServicer):
         return messages.deployment(record, await self._store.steps(deployment_id))
 
 
+def _page_after(token: str) -> int:
+    if token and not token.isdigit():
+        raise InvalidInput("this page token is none of ours", field="page_token", remedy="use next_page_token as it came")
+    return int(token or 0)
+
+
 def _resources(value: Resources) -> types_pb2.Resources:
     return types_pb2.Resources(cpu_millis=value.cpu_millis, memory_bytes=value.memory_bytes)
 
@@ -207,6 +214,7 @@ def _from_origin(origin: Record, request: pb.CreateDeploymentRequest) -> NewDepl
         commit_message=origin.commit_message,
         trigger=request.trigger,
         requested_by=request.requested_by,
+        accepted_at=facts.requested_at.ToDatetime(tzinfo=UTC),
         origin_id=origin.deployment.id,
         artifact=origin.deployment.artifact,
         plan=origin.deployment.plan,

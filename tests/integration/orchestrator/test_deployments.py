@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 import sqlalchemy as sa
 
@@ -94,10 +96,10 @@ async def test_a_newer_one_supersedes_what_is_queued_and_built(rig):
 
 
 async def test_an_older_request_that_arrives_late_does_not_replace_a_newer_one(rig):
-    project, older = new_id(), new_id()
+    project, before = new_id(), datetime.now(UTC)
     newer = await rig.request(project)
     await rig.until(newer, "PRODUCTION")
-    await rig.request(project, deployment_id=older)
+    older = await rig.request(project, accepted_at=before)
     late = await rig.until(older, "INACTIVE")
     assert late.reason == "superseded by #1"
     assert rig.routed(project) == newer

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shipoff.orchestrator.domain import Deployment, QueueEntry, Resources, State, admissible, fence, starting_order
 
+WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 SLOT = Resources(1000, 1 << 30)
 
 
@@ -19,7 +22,9 @@ def entry(
     running: int = 0,
     busy: bool = False,
 ):
-    deployment = Deployment(id=name, number=1, project_id=name[0], team_id=team, environment=environment, state=State.QUEUED)
+    deployment = Deployment(
+        id=name, number=1, project_id=name[0], team_id=team, environment=environment, state=State.QUEUED, accepted_at=WHEN
+    )
     return QueueEntry(deployment, needs, team_running=running, environment_busy=busy)
 
 

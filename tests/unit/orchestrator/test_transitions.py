@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -33,7 +34,15 @@ from shipoff.orchestrator.domain import (
 from shipoff.orchestrator.transitions import LEGAL, TABLE, decide
 
 HERE = (Endpoint("127.0.0.1", 4000),)
-QUEUED = Deployment(id="d", number=3, project_id="p", team_id="t", environment="production", state=State.QUEUED)
+QUEUED = Deployment(
+    id="d",
+    number=3,
+    project_id="p",
+    team_id="t",
+    environment="production",
+    state=State.QUEUED,
+    accepted_at=datetime(2026, 1, 1, tzinfo=UTC),
+)
 BUILDING = replace(QUEUED, state=State.BUILDING, attempt=1)
 PROVISIONING = replace(BUILDING, state=State.PROVISIONING, artifact=b"a", plan=b"p")
 STATIC = replace(PROVISIONING, static=True)

@@ -44,24 +44,27 @@ _NUMBER = _sql(
 )
 _KNOWN = _sql("SELECT 1 FROM deployments WHERE id = :id")
 _INSERT = _sql(
-    "INSERT INTO deployments (id, project_id, project_name, team_id, environment, number, state, request, branch, commit,"
-    " commit_message, trigger, requested_by, origin_id, artifact, artifact_key, plan, static, deadline_at)"
-    " VALUES (:id, :project_id, :project_name, :team_id, :environment, :number, 'queued', :request, :branch, :commit,"
-    " :commit_message, :trigger, :requested_by, :origin_id, :artifact, :artifact_key, :plan, :static,"
+    "INSERT INTO deployments (id, project_id, project_name, team_id, environment, number, accepted_at, state, request, branch,"
+    " commit, commit_message, trigger, requested_by, origin_id, artifact, artifact_key, plan, static, deadline_at)"
+    " VALUES (:id, :project_id, :project_name, :team_id, :environment, :number, :accepted_at, 'queued', :request, :branch,"
+    " :commit, :commit_message, :trigger, :requested_by, :origin_id, :artifact, :artifact_key, :plan, :static,"
     f" clock_timestamp() + make_interval(secs => :limit_s)) RETURNING {COLUMNS}"
 )
 _BY_ID = f"SELECT {COLUMNS} FROM deployments WHERE id = :id"
 _LOCKED = _sql(f"{_BY_ID} FOR UPDATE")
 _PLACE = f"SELECT {COLUMNS} FROM deployments WHERE project_id = :project_id AND environment = :environment"
 _PRODUCTION = f"{_PLACE} AND state = 'production'"
-_OLDER = _sql(f"{_PLACE} AND state IN ('queued', 'building') AND id < :id ORDER BY id FOR UPDATE")
+_OLDER = _sql(
+    f"{_PLACE} AND state IN ('queued', 'building') AND (accepted_at, id) < (:accepted_at, CAST(:id AS uuid))"
+    " ORDER BY number FOR UPDATE"
+)
 _NEWER = _sql(
     "SELECT max(number) FROM deployments WHERE project_id = :project_id AND environment = :environment"
-    " AND id > :id AND state <> 'failed'"
+    " AND (accepted_at, id) > (:accepted_at, CAST(:id AS uuid)) AND state <> 'failed'"
 )
 _OF_PROJECT = _sql(
     f"SELECT {COLUMNS} FROM deployments WHERE project_id = :project_id"
-    " AND state IN ('queued', 'building', 'provisioning', 'production') ORDER BY id FOR UPDATE"
+    " AND state IN ('queued', 'building', 'provisioning', 'production') ORDER BY number FOR UPDATE"
 )
 _SAVE = _sql(
     "UPDATE deployments SET state = :state, version = :version, attempt = :attempt, static = :static, artifact = :artifact,"
@@ -99,7 +102,7 @@ _SET_BUDGET = _sql(
 _QUEUED = (
     f"SELECT {COLUMNS}, count(*) FILTER (WHERE state = 'building') OVER (PARTITION BY team_id) AS team_running,"
     " count(*) FILTER (WHERE state = 'building') OVER (PARTITION BY project_id, environment) AS busy"
-    " FROM deployments WHERE state IN ('queued', 'building') ORDER BY id"
+    " FROM deployments WHERE state IN ('queued', 'building') ORDER BY accepted_at, id"
 )
 _FENCE = _sql(
     "INSERT INTO environments (project_id, environment, floor, generation) VALUES (:project_id, :environment, :floor, 1)"
@@ -133,7 +136,7 @@ _UNCHECKED = _sql(
 )
 _EXPIRE = _sql(
     "UPDATE deployments SET artifact_expired = true WHERE id IN (SELECT id FROM (SELECT id, state, artifact_expired,"
-    "  row_number() OVER (PARTITION BY project_id, environment ORDER BY id DESC) AS place FROM deployments"
+    "  row_number() OVER (PARTITION BY project_id, environment ORDER BY accepted_at DESC, id DESC) AS place FROM deployments"
     "  WHERE artifact_key <> '' AND NOT artifact_expired) AS kept"
     f"  WHERE place > :keep AND state IN ('failed', 'inactive') LIMIT 100) RETURNING {COLUMNS}"
 )
@@ -254,8 +257,13 @@ class PostgresWork:
         return domain.fence(deployment.number, row["floor"], row["generation"])
 
 
-def _place(deployment: Deployment) -> dict[str, str]:
-    return {"id": deployment.id, "project_id": deployment.project_id, "environment": deployment.environment}
+def _place(deployment: Deployment) -> dict[str, object]:
+    return {
+        "id": deployment.id,
+        "project_id": deployment.project_id,
+        "environment": deployment.environment,
+        "accepted_at": deployment.accepted_at,
+    }
 
 
 def _reserved(row: sa.RowMapping) -> Reserved:
@@ -320,17 +328,17 @@ class PostgresStore:
         return [rows.step(row) for row in await self._database.all(_STEPS, {"id": deployment_id})]
 
     async def page(
-        self, project_id: str, *, environment: str, states: Sequence[State], number: int, before: str, limit: int
+        self, project_id: str, *, environment: str, states: Sequence[State], number: int, before: int, limit: int
     ) -> Sequence[Record]:
         filters = [
             ("environment = :environment", "environment", environment),
             ("state = ANY(:states)", "states", [state.value for state in states]),
             ("number = :number", "number", number),
-            ("id < CAST(:before AS uuid)", "before", before),
+            ("number < :before", "before", before),
         ]
         used = [(clause, name, value) for clause, name, value in filters if value]
         where = " AND ".join(["project_id = :project_id", *(clause for clause, _, _ in used)])
-        query = f"SELECT {COLUMNS} FROM deployments WHERE {where} ORDER BY id DESC LIMIT :limit"
+        query = f"SELECT {COLUMNS} FROM deployments WHERE {where} ORDER BY number DESC LIMIT :limit"
         values = {"project_id": project_id, "limit": limit} | {name: value for _, name, value in used}
         return [rows.record(row) for row in await self._database.all(_sql(query), values)]
 

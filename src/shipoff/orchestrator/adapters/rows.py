@@ -9,9 +9,9 @@ from shipoff.common.postgres import Row
 from shipoff.orchestrator.domain import Deployment, Endpoint, Record, State, Step
 
 COLUMNS = (
-    "id, number, project_id, project_name, team_id, environment, state, version, attempt, static, artifact, plan, commit,"
-    " reason, revision, endpoints, request, branch, commit_message, trigger, requested_by, origin_id, artifact_expired,"
-    " created_at, changed_at"
+    "id, number, accepted_at, project_id, project_name, team_id, environment, state, version, attempt, static, artifact,"
+    " plan, commit, reason, revision, endpoints, request, branch, commit_message, trigger, requested_by, origin_id,"
+    " artifact_expired, created_at, changed_at"
 )
 
 
@@ -24,6 +24,7 @@ def deployment(row: Row) -> Deployment:
         team_id=str(row["team_id"]),
         environment=row["environment"],
         state=State(row["state"]),
+        accepted_at=row["accepted_at"],
         version=row["version"],
         attempt=row["attempt"],
         static=row["static"],

@@ -15,6 +15,7 @@ DDL = [
         team_id uuid NOT NULL,
         environment text NOT NULL,
         number bigint NOT NULL CHECK (number > 0),
+        accepted_at timestamptz NOT NULL,
         state text NOT NULL
             CHECK (state IN ('queued', 'building', 'provisioning', 'production', 'failed', 'inactive')),
         version bigint NOT NULL DEFAULT 1,
@@ -44,8 +45,8 @@ DDL = [
     )""",
     "CREATE UNIQUE INDEX one_production ON deployments (project_id, environment) WHERE state = 'production'",
     "CREATE UNIQUE INDEX one_build ON deployments (project_id, environment) WHERE state = 'building'",
-    "CREATE INDEX on_the_way ON deployments (state, id) WHERE state IN ('queued', 'building', 'provisioning')",
-    "CREATE INDEX of_project ON deployments (project_id, id DESC)",
+    "CREATE INDEX on_the_way ON deployments (state, accepted_at) WHERE state IN ('queued', 'building', 'provisioning')",
+    "CREATE INDEX of_project ON deployments (project_id, accepted_at DESC)",
     "CREATE INDEX kept_artifacts ON deployments (artifact_key) WHERE artifact_key <> '' AND NOT artifact_expired",
     """CREATE TABLE transitions (
         deployment_id uuid NOT NULL REFERENCES deployments (id),

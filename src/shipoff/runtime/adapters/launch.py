@@ -13,6 +13,9 @@ import resource
 import signal
 import sys
 
+# os.execvpe imports it when it searches PATH: by then the interpreter's own folder may be closed to this account.
+import warnings  # noqa: F401
+
 # linux/prctl.h
 _PR_SET_NO_NEW_PRIVS = 38
 _CANNOT_EXECUTE = 126
