@@ -90,6 +90,17 @@ def toml_table(snapshot: Snapshot, path: str) -> Reading:
     return _reading(snapshot, path, "TOML")
 
 
+def locked_packages(snapshot: Snapshot, path: str) -> Reading:
+    """The lock file of uv or poetry; of a long one only the head may have been sent, which is read up to its last whole package."""
+    reading = toml_table(snapshot, path)
+    data = snapshot.contents.get(path, b"")
+    head = data.rpartition(b"\n[[package]]")[0]
+    if not reading.unreadable or not head:
+        return reading
+    shorter = toml_table(Snapshot((path,), {path: head}), path)
+    return reading if shorter.unreadable else shorter
+
+
 def table_at(table: Table, *keys: str) -> Table:
     """The table at these keys; empty when there is none or it is something else."""
     value: object = table

@@ -102,7 +102,7 @@ def test_where_the_finished_files_are(
         ({"next": "16"}, "", "node_modules/.bin/next start -p $PORT"),
         ({"next": "16"}, "node server.js", "node server.js"),
         ({"nuxt": "4"}, "", "node .output/server/index.mjs"),
-        ({"astro": "5", "@astrojs/node": "9"}, "astro dev", "env HOST=0.0.0.0 node dist/server/entry.mjs"),
+        ({"astro": "5", "@astrojs/node": "9"}, "astro dev", "node dist/server/entry.mjs"),
         ({"@sveltejs/kit": "2", "@sveltejs/adapter-node": "5"}, "", "node build"),
     ],
 )

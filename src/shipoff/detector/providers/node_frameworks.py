@@ -128,10 +128,7 @@ def _astro(snapshot: Snapshot, found: Framework, context: _Context) -> Framework
     file, config = _config(snapshot, "astro.config")
     if "@astrojs/node" in context.dependencies:
         because = ("package.json", "dependencies.@astrojs/node", "runs as a Node server")
-        # Its server listens on localhost only, which may mean IPv6 alone, unless HOST says otherwise.
-        return replace(
-            found, mode=Mode.SSR, output="", start=("env", "HOST=0.0.0.0", "node", "dist/server/entry.mjs"), because=because
-        )
+        return replace(found, mode=Mode.SSR, output="", start=("node", "dist/server/entry.mjs"), because=because)
     return _with_output(found, file, "outDir", config.get("outDir", ""))
 
 

@@ -142,7 +142,7 @@ def _yarn(snapshot: Snapshot, lock: str, version: str) -> Manager:
         program=program,
         install=(*program, "install", "--immutable" if lock else "--no-immutable"),
         # What is shipped must hold its packages: Plug'n'Play leaves them in a cache outside of it.
-        env={"YARN_NODE_LINKER": "node-modules", "YARN_ENABLE_TELEMETRY": "0"},
+        env={"YARN_NODE_LINKER": "node-modules", "YARN_ENABLE_TELEMETRY": "0", "YARN_ENABLE_GLOBAL_CACHE": "false"},
         caches=("npm", "yarn"),
     )
 

@@ -13,7 +13,7 @@ _PROGRAMS_FOLDER = ".venv/bin"
 _BIND = "0.0.0.0:$PORT"
 # Threads let one process answer a probe while a slow request is under way.
 _THREADS = "8"
-_SERVERS = {"wsgi": ("gunicorn", "gunicorn>=23,<28"), "asgi": ("uvicorn", "uvicorn>=0.30,<1")}
+_SERVERS = frozenset({"gunicorn", "uvicorn"})
 # An extra that brings the server along.
 _BUNDLES = {"fastapi": frozenset({"standard", "all"})}
 _FRAMEWORK_MODULES = frozenset({"flask", "fastapi", "django", "starlette", "litestar", "quart", "bottle", "falcon"})
@@ -134,8 +134,8 @@ def _installing(snapshot: Snapshot, candidate: Candidate, found: Dependencies) -
 
 def _extra_server(module: str, found: Dependencies) -> tuple[Argv, ...]:
     """The command that adds the server which the start command needs; none when the dependencies bring it."""
-    requirement = dict(_SERVERS.values()).get(module)
     bundled = any(found.installed.extras.get(name, frozenset()) & extras for name, extras in _BUNDLES.items())
-    if not requirement or module in found.installed or (bundled and module == "uvicorn"):
+    if module not in _SERVERS or module in found.installed or (bundled and module == "uvicorn"):
         return ()
-    return (pip_install(requirement),)
+    # Without a version: where the dependencies bring it after all, theirs stays.
+    return (pip_install(module),)

@@ -69,7 +69,7 @@ def _chosen(snapshot: Snapshot, project: Table) -> Dependencies:
 
 
 def _uv_lock(snapshot: Snapshot, project: Table) -> Dependencies:
-    lock = manifests.toml_table(snapshot, "uv.lock")
+    lock = manifests.locked_packages(snapshot, "uv.lock")
     packaged = bool(manifests.table_at(project, "build-system"))
     warnings = (lock.unreadable,) if lock.unreadable else ()
     if snapshot.has("poetry.lock"):
@@ -86,7 +86,7 @@ def _uv_lock(snapshot: Snapshot, project: Table) -> Dependencies:
 
 
 def _poetry_lock(snapshot: Snapshot, project: Table) -> Dependencies:
-    lock = manifests.toml_table(snapshot, "poetry.lock")
+    lock = manifests.locked_packages(snapshot, "poetry.lock")
     return Dependencies(
         file="poetry.lock",
         manager=PackageManager("poetry", lockfile="poetry.lock", frozen=True),
