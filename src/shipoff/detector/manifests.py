@@ -91,7 +91,7 @@ def toml_table(snapshot: Snapshot, path: str) -> Reading:
 
 
 def locked_packages(snapshot: Snapshot, path: str) -> Reading:
-    """The lock file of uv or poetry; of a long one only the head may have been sent, which is read up to its last whole package."""
+    """The lock file of uv or poetry; where only the head of a long one was sent, up to its last whole package."""
     reading = toml_table(snapshot, path)
     data = snapshot.contents.get(path, b"")
     head = data.rpartition(b"\n[[package]]")[0]
