@@ -135,7 +135,7 @@ async def _stop_separate(children: Sequence[services.ServiceProcess]) -> None:
 
 
 async def _welcomed(platform: Platform, options: Options, report: Report) -> str:
-    """Signs the CLI in and sees to the sample app; its URL when it is live. A sample that fails stops nothing."""
+    """Signs the CLI in and sees to the sample app; its URL when it is live."""
     with report.step("Sign-in") as step:
         token = await asyncio.to_thread(welcome.signed_in, platform)
         if token is None:
@@ -143,28 +143,26 @@ async def _welcomed(platform: Platform, options: Options, report: Report) -> str
             step.note = f"this account has no token; sign in with one: shipoff login --url {platform.url} --token …"
             return ""
         step.note = platform.url
-    folder = welcome.sample_folder()
-    if options.sample and folder and await asyncio.to_thread(welcome.sample_is_wanted, platform, token):
-        with report.step(welcome.SAMPLE) as step:
-            try:
-                await welcome.deploy_sample(platform, token, folder)
-            except ShipoffError as error:
-                step.skipped, step.note = True, f"the sample app is not live:\n{explained(error)}"
-                return ""
-    if not await asyncio.to_thread(welcome.sample_is_live, platform, token):
-        return ""
-    return await _sample_url(platform, report)
+    return await _sample(platform, token, options, report)
 
 
-async def _sample_url(platform: Platform, report: Report) -> str:
-    with report.step("Page") as step:
+async def _sample(platform: Platform, token: str, options: Options, report: Report) -> str:
+    """Deploys the sample app where it is wanted and waits for its page; its URL. One that fails stops nothing."""
+    with report.step("Sample app") as step:
         try:
-            await welcome.until_sample_answers(platform)
+            folder = welcome.sample_folder()
+            if options.sample and folder and await asyncio.to_thread(welcome.sample_is_wanted, platform, token):
+                await welcome.deploy_sample(platform, token, folder)
+            if await asyncio.to_thread(welcome.sample_is_live, platform, token):
+                await welcome.until_sample_answers(platform)
+                step.note = platform.app_url(welcome.SAMPLE)
+                return step.note
         except ShipoffError as error:
-            step.skipped, step.note = True, explained(error)
+            log.warning("sample app not live", error=error.message)
+            step.skipped, step.note = True, f"{welcome.SAMPLE} is not live:\n{explained(error)}"
             return ""
-        step.note = platform.app_url(welcome.SAMPLE)
-    return platform.app_url(welcome.SAMPLE)
+        step.skipped, step.note = True, "none"
+    return ""
 
 
 def _welcome(platform: Platform, app_url: str, options: Options) -> str:
