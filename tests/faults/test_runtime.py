@@ -9,8 +9,8 @@ import signal
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
-from pathlib import Path
 
+import psutil
 import pytest
 from neighbours.runtime import Ground, Runtime, fresh_ground, http, marked
 
@@ -72,7 +72,7 @@ async def test_an_app_that_died_while_the_runtime_was_dead_comes_back_where_it_w
             service.kill()
             await service.wait()
         orphans = runtime.pids(deployment)
-        leader = next(pid for pid in orphans if "family" in Path(f"/proc/{pid}/cmdline").read_text())
+        leader = next(pid for pid in orphans if "family" in psutil.Process(pid).cmdline())
         os.kill(leader, signal.SIGKILL)
         async with ground.process():
             await eventually(lambda: _answers(ready.endpoints[0].port))

@@ -56,9 +56,9 @@ def artifact_of(files: Mapping[str, bytes]) -> bytes:
 
 
 async def events_of(streams: Streams, stream: str) -> list[Message]:
-    """Every message ever put on the stream, in order."""
-    entries = await streams.client.xrange(stream)
-    return [decode(fields[b"e"]).message for _, fields in entries]
+    """Every message ever put on the stream, in order; one that was published twice counts once, as in every inbox."""
+    events = [decode(fields[b"e"]) for _, fields in await streams.client.xrange(stream)]
+    return list({event.id: event.message for event in events}.values())
 
 
 @dataclass
