@@ -253,9 +253,9 @@ def marked(deployment_id: str) -> Sequence[psutil.Process]:
 
 @asynccontextmanager
 async def build_yard(
-    home: Path, *, database_url: str, redis_url: str, objects_url: str, **settings: Any
+    home: Path, *, database_url: str, redis_url: str, objects_url: str, detector: Any = None, **settings: Any
 ) -> AsyncIterator[Yard]:
-    """A running build service with a detector that reads app.json; nothing of it is left."""
+    """A running build service; its detector (a servicer) reads app.json unless another is given. Nothing of it is left."""
     built = BuildSettings(
         database_url=database_url,
         redis_url=redis_url,
@@ -264,7 +264,7 @@ async def build_yard(
         _env_file=None,
         **settings,
     )  # type: ignore[call-arg]  # pydantic-settings' own keyword
-    registration = (detector_pb2_grpc.add_DetectorServiceServicer_to_server, PlanInSource())
+    registration = (detector_pb2_grpc.add_DetectorServiceServicer_to_server, detector or PlanInSource())
     async with (
         serving(address("detector"), [registration]),
         Streams.open(redis_url) as streams,

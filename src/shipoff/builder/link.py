@@ -7,10 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from shipoff.builder.journal import Journal
+from shipoff.builder.wire import connected
 from shipoff.common import errors
 from shipoff.common.errors import ShipoffError
-from shipoff.common.rpc import channel
-from shipoff.contracts.build.v1 import build_pb2, build_pb2_grpc
+from shipoff.contracts.build.v1 import build_pb2
 from shipoff.contracts.types.v1 import types_pb2
 
 PROTOCOL = 1
@@ -18,7 +18,6 @@ TOKEN_KEY = "shipoff-build-token"  # noqa: S105 - a name
 _HEARTBEAT_S = 2.0
 _FIRST_BACKOFF_S = 0.1
 _LONGEST_BACKOFF_S = 2.0
-_CHUNK_BYTES = 512 << 10
 _UPLOAD_S = 600.0
 # Batches on their way that are not stored yet: the service holds no more than these.
 _IN_FLIGHT = 16
@@ -76,8 +75,7 @@ class Link:
 
     async def fetch_source(self) -> AsyncIterator[bytes]:
         """The uploaded archive. Raises ShipoffError."""
-        async with channel(self._address) as connection:
-            stub = build_pb2_grpc.BuilderServiceStub(connection)
+        async with connected(self._address) as stub:
             request = build_pb2.FetchSourceRequest()
             async for part in stub.FetchSource(request, timeout=_UPLOAD_S, metadata=self._metadata):
                 yield part.chunk
@@ -90,9 +88,10 @@ class Link:
             async for chunk in chunks:
                 yield build_pb2.UploadArtifactRequest(chunk=chunk)
 
-        async with channel(self._address) as connection:
-            stub = build_pb2_grpc.BuilderServiceStub(connection)
-            answer = await stub.UploadArtifact(parts(), timeout=_UPLOAD_S, metadata=self._metadata)
+        async with connected(self._address) as stub:
+            answer: build_pb2.UploadArtifactResponse = await stub.UploadArtifact(
+                parts(), timeout=_UPLOAD_S, metadata=self._metadata
+            )
             return answer.artifact
 
     # The conversation.
@@ -124,8 +123,7 @@ class Link:
         self._outgoing.put_nowait(Message(hello=build_pb2.Hello(protocol=PROTOCOL)))
         speakers: list[asyncio.Task[None]] = []
         try:
-            async with channel(self._address) as connection:
-                stub = build_pb2_grpc.BuilderServiceStub(connection)
+            async with connected(self._address) as stub:
                 async for answer in stub.Session(self._requests(), timeout=None, metadata=self._metadata):
                     if answer.WhichOneof("message") == "job":
                         await self._resume(answer.job)

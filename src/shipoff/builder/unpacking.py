@@ -75,6 +75,8 @@ def unpack(archive: Path, folder: Path, limits: Limits) -> int:
                 return _Unpacking(tar, folder, limits).everything()
     except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, UnicodeError) as error:
         raise source_error(f"the archive is damaged: {error}") from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise source_error(f"the archive holds a name twice, as a folder and as a file: {error.filename}") from error
 
 
 class _Unpacking:
