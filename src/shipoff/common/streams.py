@@ -114,7 +114,8 @@ def _translated() -> Iterator[None]:
     except (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError) as error:
         raise Unavailable(f"Redis is away: {error}") from error
     except redis_errors.ResponseError as error:
-        if "OOM" in str(error) or "MISCONF" in str(error):
+        full = isinstance(error, redis_errors.OutOfMemoryError) or str(error).startswith(("OOM", "MISCONF"))
+        if full:
             raise Exhausted(f"Redis takes no writes: {error}", retry_after_s=5.0) from error
         raise
 

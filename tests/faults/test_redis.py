@@ -1,0 +1,92 @@
+"""Valkey loses its last second, or everything, or takes no writes. The outbox brings back what was in flight."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from shipoff.common.errors import Exhausted
+from shipoff.common.ids import new_id
+from shipoff.common.outbox import Outbox
+from shipoff.common.postgres import Database
+from shipoff.common.streams import DEPLOYMENT_QUEUE, Consumer, ConsumerOptions, Event, Streams
+from shipoff.contracts.events.v1 import events_pb2
+
+QUICK = ConsumerOptions(block_ms=50, reclaim_idle_s=0.3, first_backoff_s=0.05, upkeep_s=0.05)
+
+
+class Seen:
+    """A handler that remembers the attempts it was told of."""
+
+    def __init__(self) -> None:
+        self.attempts: list[int] = []
+
+    async def __call__(self, events: Sequence[Event]) -> None:
+        self.attempts += [event.message.attempt for event in events]
+
+
+@pytest.fixture
+async def parts(backing, redis_url, database_url_for) -> AsyncIterator[tuple[Streams, Database, Outbox]]:
+    async with AsyncExitStack() as stack:
+        streams = await stack.enter_async_context(Streams.open(redis_url))
+        database = await stack.enter_async_context(Database.open(await database_url_for("orchestrator")))
+        yield streams, database, Outbox(database, streams, producing=[DEPLOYMENT_QUEUE])
+
+
+async def emit(database: Database, outbox: Outbox, attempt: int) -> None:
+    async with database.transaction() as tx:
+        event = events_pb2.BuildStarted(deployment_id=new_id(), attempt=attempt)
+        await outbox.emit(tx, DEPLOYMENT_QUEUE, event, tenant_id="t")
+
+
+async def nothing_in_flight(database: Database) -> bool:
+    return await database.one_or_none(sa.text("SELECT count(*) AS n FROM outbox")) == {"n": 0}
+
+
+async def test_what_was_written_in_the_lost_second_is_published_again(parts, backing, eventually, tmp_path: Path):
+    """Row 9: the append-only file as it was a moment ago is what the server comes back with."""
+    streams, database, outbox = parts
+    await emit(database, outbox, 1)
+    await outbox.publish_pending()
+    data = backing.home / "valkey" / "data"
+    assert list(data.rglob("*.aof")), f"no append-only file below {data}"
+
+    async def written() -> bool:
+        info = await streams.client.info("persistence")
+        return info["aof_pending_bio_fsync"] == 0 and info["aof_buffer_length"] == 0
+
+    await eventually(written)
+    shutil.copytree(data, tmp_path / "earlier", symlinks=True)
+    await emit(database, outbox, 2)
+    await outbox.publish_pending()
+    await backing.valkey.stop()
+    for path in (tmp_path / "earlier" / "appendonlydir").iterdir():
+        shutil.copyfile(path, data / "appendonlydir" / path.name)
+    await backing.valkey.start()
+    assert await streams.client.xlen(DEPLOYMENT_QUEUE) == 1, "the second event was to be lost"
+    seen = Seen()
+    async with outbox.relaying(), Consumer(streams, DEPLOYMENT_QUEUE, "orchestrator", seen, options=QUICK).running():
+        await eventually(lambda: set(seen.attempts) == {1, 2}, timeout_s=20)
+        await eventually(lambda: nothing_in_flight(database), timeout_s=20)
+
+
+async def test_a_server_that_is_full_refuses_loudly_and_nothing_is_lost(parts, eventually):
+    """Row 10."""
+    streams, database, outbox = parts
+    await streams.client.config_set("maxmemory", "1kb")
+    try:
+        with pytest.raises(Exhausted, match="takes no writes"):
+            await streams.append(DEPLOYMENT_QUEUE, [b"x"])
+        await emit(database, outbox, 3)
+        with pytest.raises(Exhausted):
+            await outbox.publish_pending()
+    finally:
+        await streams.client.config_set("maxmemory", "0")
+    seen = Seen()
+    async with outbox.relaying(), Consumer(streams, DEPLOYMENT_QUEUE, "orchestrator", seen, options=QUICK).running():
+        await eventually(lambda: seen.attempts == [3], timeout_s=20)
