@@ -31,6 +31,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.gateway = gateway
+    app.include_router(platform.unlimited)
     for module in (platform, accounts, projects, sources, deployments, running, stream, webhooks):
         app.include_router(module.router)
     answer_errors_with_problems(app)

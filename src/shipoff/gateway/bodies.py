@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import re
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -17,6 +19,11 @@ DEEPEST_JSON = 64
 CHUNK_BYTES = 256 * 1024
 # Strings as a whole, so that brackets inside them do not count; possessive, so that no input makes it try again.
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
+
+# The escape of U+0000, not an escaped backslash before "u0000".
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*+\\u0000")
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def too_large(limit_bytes: int) -> Refused:
@@ -88,6 +95,21 @@ def check_depth(body: bytes) -> None:
             raise InvalidInput(f"the JSON nests deeper than {DEEPEST_JSON} levels", field="body")
 
 
+def check_text(body: bytes) -> None:
+    """Raises InvalidInput for what is no text anywhere else: U+0000 and half a surrogate pair (RFC 8259, section 8.2)."""
+    if _NUL.search(body):
+        raise InvalidInput("the character U+0000 is not allowed", field="body")
+    if not _SURROGATE.search(body):
+        return
+    # What is no JSON at all is the parser's to tell.
+    with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
+        value = json.loads(body)
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput("half a surrogate pair is no character", field="body") from error
+
+
 async def with_json(request: Request, *, limit_bytes: int, timeout_s: float) -> Request:
     """The same request with its body read and checked: JSON of bounded size and depth, or nothing.
 
@@ -97,6 +119,7 @@ async def with_json(request: Request, *, limit_bytes: int, timeout_s: float) -> 
     if body and media_type(request) != "application/json":
         raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body has to be application/json", field="Content-Type")
     check_depth(body)
+    check_text(body)
 
     async def receive() -> Message:
         return {"type": "http.request", "body": body, "more_body": False}

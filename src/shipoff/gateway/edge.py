@@ -50,6 +50,7 @@ class Edge:
         started_s = time.monotonic()
         try:
             _check_framing(scope)
+            _check_url(scope)
             await self._app(scope, receive, answer)
         except InvalidInput as error:
             await answer.respond(error, scope, receive)
@@ -94,6 +95,12 @@ def _check_framing(scope: Scope) -> None:
         raise InvalidInput("both Content-Length and Transfer-Encoding")
     if names.count(b"content-length") > 1:
         raise InvalidInput("more than one Content-Length header")
+
+
+def _check_url(scope: Scope) -> None:
+    """Raises InvalidInput for U+0000, which no name, id or cursor holds."""
+    if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+        raise InvalidInput("the character U+0000 is not allowed")
 
 
 def _log(scope: Scope, status: int, took_s: float) -> None:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from shipoff.common.ids import new_id
 from shipoff.contracts.types.v1 import types_pb2
@@ -311,3 +312,14 @@ async def test_a_delivery_without_the_right_signature_is_401(rig: Any, signature
         headers["X-Hub-Signature-256"] = signature
     answer = await rig.call("POST", "/webhooks/github", content=b"{not json", headers=headers)
     assert answer.status_code == 401
+
+
+async def test_an_audit_log_that_is_away_gets_another_try_and_does_not_undo_the_change(rig: Any) -> None:
+    rig.world.audit_is_away = True
+    with capture_logs() as logs:
+        answer = await rig.call("PUT", "/v1/projects/shop/variables", token=rig.developer, json={"variables": {"A": "s3cret"}})
+    assert answer.status_code == 200
+    assert len({request.entry.id for request in rig.world.asked("RecordAudit")}) == 1
+    assert len(rig.world.asked("RecordAudit")) == 3
+    (lost,) = [entry for entry in logs if entry["event"] == "audit entry not stored"]
+    assert (lost["action"], lost["detail"], lost["team_id"]) == ("variables.set", "production: A", rig.world.team_id)

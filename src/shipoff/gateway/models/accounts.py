@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, StringConstraints
@@ -12,6 +12,8 @@ from shipoff.gateway.authentication import Principal, Role
 from shipoff.gateway.models.common import Incoming, Label, Outgoing, moment, moment_or_none
 
 Email = Annotated[str, StringConstraints(min_length=3, max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")]
+# Within what every clock and contract can say, whatever its zone.
+_Expiry = Annotated[AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC))]
 RoleName = Literal["viewer", "developer", "owner"]
 
 
@@ -53,7 +55,7 @@ class MeOut(Outgoing):
 
 class TokenIn(Incoming):
     name: str = Field(min_length=1, max_length=100)
-    expires_at: AwareDatetime | None = Field(default=None, description="Absent: after a year.")
+    expires_at: _Expiry | None = Field(default=None, description="Absent: after a year.")
 
 
 class TokenOut(Outgoing):
