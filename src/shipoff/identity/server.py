@@ -15,8 +15,6 @@ from shipoff.identity.domain import AuditEntry, Membership, Role, Team, Token, U
 from shipoff.identity.handlers import Accounts
 
 
-
-
 class IdentityServer(identity_pb2_grpc.IdentityServiceServicer):
     """Translates; `Accounts` decides."""
 

@@ -37,17 +37,17 @@ _ADD_TOKEN = sa.text(
 )
 _VALID = "t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())"
 _TOKENS = sa.text(
-    "SELECT id::text, name, created_at, expires_at, last_used_at FROM tokens t"  # noqa: S608 - a constant
+    "SELECT id::text, name, created_at, expires_at, last_used_at FROM tokens t"
     f" WHERE user_id = cast(:user_id AS uuid) AND {_VALID} ORDER BY created_at, id"
 )
-_COUNT_TOKENS = sa.text(f"SELECT count(*) FROM tokens t WHERE user_id = cast(:user_id AS uuid) AND {_VALID}")  # noqa: S608 - a constant
+_COUNT_TOKENS = sa.text(f"SELECT count(*) FROM tokens t WHERE user_id = cast(:user_id AS uuid) AND {_VALID}")
 _REVOKE = sa.text(
     "UPDATE tokens SET revoked_at = now()"
     " WHERE id = cast(:id AS uuid) AND user_id = cast(:user_id AS uuid) AND revoked_at IS NULL"
 )
 # One row a membership; one with empty team columns for a user without any.
 _AUTHENTICATE = sa.text(
-    "SELECT t.id::text AS token_id, u.id::text AS user_id, u.email, u.name, m.role, g.id::text AS team_id, g.name AS team_name,"  # noqa: S608 - a constant
+    "SELECT t.id::text AS token_id, u.id::text AS user_id, u.email, u.name, m.role, g.id::text AS team_id, g.name AS team_name,"
     " coalesce(t.last_used_at < now() - interval '1 minute', true) AS stale"
     " FROM tokens t JOIN users u ON u.id = t.user_id"
     " LEFT JOIN memberships m ON m.user_id = u.id LEFT JOIN teams g ON g.id = m.team_id"
