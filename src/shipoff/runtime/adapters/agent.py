@@ -21,6 +21,8 @@ from shipoff.runtime.adapters.logfiles import LogFiles, RunLog, Source
 from shipoff.runtime.adapters.tail import Line, Tail
 from shipoff.runtime.domain import WEB, InstanceKey
 
+_SETTLED_NS = 1_000_000_000
+
 log = structlog.get_logger()
 
 
@@ -35,7 +37,6 @@ class AgentOptions:
     # While nothing is written.
     idle_every_s: float = 0.25
     idle_after_s: float = 5.0
-    discover_s: float = 0.2
     # Half a line that stays half is sent after this.
     partial_after_s: float = 1.0
     # The files of a run that has ended are removed when they have been quiet for this long.
@@ -62,7 +63,7 @@ class LogAgent:
         self._is_running = is_running
         self._options = options or AgentOptions()
         self._tails: dict[RunLog, tuple[Source, Tail]] = {}
-        self._discover_at = 0.0
+        self._discovered_ns = -1
         self._active_at = 0.0
 
     @asynccontextmanager
@@ -71,7 +72,6 @@ class LogAgent:
         async with background("ship logs", self._ship_forever):
             yield
         with contextlib.suppress(TemporaryError):
-            self._discover_at = 0.0
             await self.ship()
         for _, tail in self._tails.values():
             tail.settle()
@@ -86,7 +86,7 @@ class LogAgent:
     async def ship(self) -> bool:
         """Sends what is there; whether there was anything. Raises Unavailable, Exhausted when Redis takes nothing."""
         now = time.monotonic()
-        self._discover(now)
+        self._discover()
         behind = False
         shipped = False
         for run, (source, tail) in list(self._tails.items()):
@@ -105,10 +105,12 @@ class LogAgent:
         length: int = await self._streams.client.xlen(LOGS_INGEST)
         return length > self._options.stream_entries
 
-    def _discover(self, now: float) -> None:
-        if now < self._discover_at:
+    def _discover(self) -> None:
+        changed_ns = self._files.changed_ns()
+        # File times are coarse: two files made right after each other may carry the same.
+        if changed_ns == self._discovered_ns and time.time_ns() - changed_ns > _SETTLED_NS:
             return
-        self._discover_at = now + self._options.discover_s
+        self._discovered_ns = changed_ns
         for run in self._files.all():
             if run not in self._tails:
                 with contextlib.suppress(OSError, ValueError):

@@ -72,6 +72,13 @@ class LogFiles:
     def of(self, key: InstanceKey) -> RunLog:
         return RunLog(self._folder / f"{key.deployment_id}.{key.process}.{key.index}.{key.incarnation}")
 
+    def changed_ns(self) -> int:
+        """When a file was last made or removed here."""
+        try:
+            return self._folder.stat().st_mtime_ns
+        except OSError:
+            return 0
+
     def all(self) -> Iterator[RunLog]:
         """Every run whose files are there."""
         if self._folder.is_dir():

@@ -13,6 +13,7 @@ import psutil
 
 _PROC = Path("/proc")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_STAT_BYTES = 4096
 _LINUX = sys.platform == "linux"
 
 
@@ -36,15 +37,21 @@ def entry(pid: int) -> Entry | None:
     if not _LINUX:
         return _portable(pid)
     try:
-        text = (_PROC / str(pid) / "stat").read_text(errors="replace")
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        data = os.read(descriptor, _STAT_BYTES)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
     # proc(5): the name, in brackets, may hold anything; fields are counted from the state, field 3.
-    fields = text[text.rindex(")") + 2 :].split()
-    if fields[0] in "ZX":
+    fields = data[data.rindex(b")") + 2 :].split(None, 23)
+    if fields[0] in b"ZX":
         return None
     rss_bytes = int(fields[21]) * _PAGE_BYTES
-    return Entry(pid, parent=int(fields[1]), session=int(fields[3]), started=fields[19], rss_bytes=rss_bytes)
+    return Entry(pid, parent=int(fields[1]), session=int(fields[3]), started=fields[19].decode(), rss_bytes=rss_bytes)
 
 
 def _portable(pid: int) -> Entry | None:
@@ -61,8 +68,7 @@ def _portable(pid: int) -> Entry | None:
 
 def table() -> Table:
     """Every process."""
-    pids = (int(name.name) for name in _PROC.iterdir() if name.name.isdigit()) if _LINUX else iter(psutil.pids())
-    return {one.pid: one for one in map(entry, pids) if one is not None}
+    return {one.pid: one for one in map(entry, psutil.pids()) if one is not None}
 
 
 def tree(leader: int, started: str, processes: Table) -> frozenset[int]:

@@ -61,6 +61,7 @@ class Tail:
         self.run = run
         self._most_lines = most_lines
         self._position = _load(run.shipped_file)
+        self._planned: list[Line] = []
         self._unsaved = False
         self._punched = dict.fromkeys(CHANNELS, 0)
         self._sizes = dict.fromkeys(CHANNELS, -1)
@@ -88,15 +89,17 @@ class Tail:
     def plan(self, *, flush: bool) -> list[Line]:
         """The next lines to send, their ranges written down; none when nothing is whole. `flush`: half a line is one."""
         if not self._position.intent:
-            room = self._most_lines
+            self._planned = []
             for name in CHANNELS:
-                segment = self._next(name, room, flush=flush)
+                segment = self._next(name, self._most_lines - len(self._planned), flush=flush)
                 if segment is not None:
                     self._position.intent.append(segment)
-                    room -= len(self._lines(segment))
+                    self._planned += self._lines(segment)
             if self._position.intent:
                 self.save()
-        return [line for segment in self._position.intent for line in self._lines(segment)]
+        elif not self._planned:
+            self._planned = [line for segment in self._position.intent for line in self._lines(segment)]
+        return self._planned
 
     def _next(self, channel: str, room: int, *, flush: bool) -> Segment | None:
         start = self._position.offsets[channel]
@@ -138,8 +141,9 @@ class Tail:
         """The planned lines have been sent."""
         for segment in self._position.intent:
             self._position.offsets[segment.channel] = segment.end
-            self._position.sequence += len(self._lines(segment))
+        self._position.sequence += len(self._planned)
         self._position.intent = []
+        self._planned = []
         self._unsaved = True
 
     def save(self) -> None:
@@ -197,6 +201,10 @@ def texts(data: bytes) -> Iterator[str]:
 
 
 def _parts(text: str) -> Iterator[str]:
+    # A character takes four bytes at most.
+    if len(text) * 4 <= MOST_LINE_BYTES:
+        yield text
+        return
     encoded = text.encode()
     while len(encoded) > MOST_LINE_BYTES:
         cut = MOST_LINE_BYTES - _unfinished(encoded[:MOST_LINE_BYTES])
