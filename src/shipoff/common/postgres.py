@@ -10,8 +10,6 @@ from typing import Any
 
 import asyncpg
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -167,6 +165,10 @@ class Database:
 
 
 def _upgrade(service: str, url: str) -> None:
+    # Imported here: it takes a quarter of a second that nobody else should wait for.
+    from alembic import command
+    from alembic.config import Config
+
     package = Path(__file__).resolve().parent.parent / service
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).resolve().parent / "alembic"))

@@ -222,13 +222,14 @@ class ConsumerOptions:
     """How a consumer behaves; the defaults suit every service."""
 
     batch: int = 64
-    block_ms: int = 1000
+    block_ms: int = 5000
     # What another consumer has left unacknowledged for this long is taken over: above the longest handler.
     reclaim_idle_s: float = 30.0
     first_backoff_s: float = 0.5
     longest_backoff_s: float = 30.0
     max_tries: int = MAX_TRIES
-    upkeep_s: float = 1.0
+    # How often it looks for what dead consumers left, and trims; four times as often while something waits for a retry.
+    upkeep_s: float = 4.0
 
 
 class Consumer:
@@ -246,6 +247,8 @@ class Consumer:
         self._temporary: dict[bytes, int] = {}
         # Why an entry failed here the last time, for its dead letter.
         self._failures: dict[bytes, str] = {}
+        # Acknowledged something since the last trim; what a former process acknowledged is trimmed at the start.
+        self._untrimmed = True
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -261,10 +264,13 @@ class Consumer:
             while True:
                 if asyncio.get_running_loop().time() >= next_upkeep:
                     await self._upkeep()
-                    next_upkeep = asyncio.get_running_loop().time() + self._options.upkeep_s
+                    next_upkeep = asyncio.get_running_loop().time() + self._upkeep_pause_s()
                 await self._process(await self._read(reader))
         finally:
             await reader.aclose()
+
+    def _upkeep_pause_s(self) -> float:
+        return self._options.upkeep_s / 4 if self._temporary or self._failures else self._options.upkeep_s
 
     async def _ensure_group(self) -> None:
         with _translated():
@@ -274,11 +280,14 @@ class Consumer:
                 if "BUSYGROUP" not in str(error):
                     raise
 
+    def _block_ms(self) -> int:
+        return min(self._options.block_ms, int(self._upkeep_pause_s() * 1000))
+
     async def _read(self, reader: aioredis.Redis) -> list[tuple[bytes, bytes]]:
         try:
             with _translated():
                 answer = await reader.xreadgroup(
-                    self._group, self.name, {self._stream: ">"}, count=self._options.batch, block=self._options.block_ms
+                    self._group, self.name, {self._stream: ">"}, count=self._options.batch, block=self._block_ms()
                 )
         except redis_errors.ResponseError as error:
             if "NOGROUP" not in str(error):
@@ -307,6 +316,7 @@ class Consumer:
         with _translated():
             await self._streams.client.xack(self._stream, self._group, *(entry_id for entry_id, _ in entries))
         crossing("after acknowledgement")
+        self._untrimmed = True
         for entry_id, _ in entries:
             self._forget(entry_id)
 
@@ -332,7 +342,9 @@ class Consumer:
         due = [entry for entry in pending if self._is_due(entry)]
         for entry in due:
             await self._retry(entry)
-        await self._streams.trim(self._stream)
+        if self._untrimmed:
+            self._untrimmed = False
+            await self._streams.trim(self._stream)
 
     def _is_due(self, entry: dict[str, Any]) -> bool:
         idle_s = int(entry["time_since_delivered"]) / 1000
