@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 from neighbours.build import Result, Yard, build_yard, marked, plan_of
 from neighbours.git_server import GitServer, git_serving
 
+from shipoff.common.config import address
 from shipoff.common.errors import DataLoss, Unauthenticated
 from shipoff.common.rpc import channel
 from shipoff.contracts.build.v1 import build_pb2, build_pb2_grpc
@@ -174,6 +176,27 @@ async def test_a_build_goes_on_through_a_restart_of_the_service(yard, eventually
     lines = await yard.lines(deployment)
     assert [line.sequence for line in lines] == list(range(1, len(lines) + 1))
     assert [line.text for line in lines if line.channel] == [f"line {n}" for n in range(1, 61)]
+
+
+async def test_a_build_goes_on_when_the_service_is_killed(yard, eventually):
+    await yard.down()
+    service = yard.spawn()
+    try:
+        script = "i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo line $i; sleep 0.05; done"
+        request = await yard.request({"app.json": plan_of(script)})
+        await eventually(lambda: Path(address("build").removeprefix("unix:")).exists(), timeout_s=20)
+        await yard.send(request)
+        await until_said(yard, request.deployment_id, "line 5", eventually)
+    finally:
+        service.kill()
+        service.wait()
+    await yard.up()
+    result = await yard.result(request.deployment_id)
+    assert isinstance(result, events_pb2.BuildSucceeded)
+    # A batch that was on the stream but not yet recorded comes again, with the same sequences.
+    lines = {line.sequence: line.text for line in await yard.lines(request.deployment_id) if line.channel}
+    assert list(lines.values()) == [f"line {n}" for n in range(1, 61)]
+    assert len(await yard.results(request.deployment_id)) == 1
 
 
 async def test_a_builder_that_died_while_the_service_was_down_is_found_lost(yard, eventually):

@@ -14,9 +14,10 @@ import io
 import json
 import secrets
 import subprocess
+import sys
 import tarfile
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +87,7 @@ class Yard:
     settings: BuildSettings
     project_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     team_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    started: set[str] = field(default_factory=set)
     _stack: contextlib.AsyncExitStack | None = None
 
     async def up(self) -> None:
@@ -98,6 +100,24 @@ class Yard:
         if self._stack is not None:
             await self._stack.aclose()
         self._stack = None
+
+    def spawn(self) -> subprocess.Popen[bytes]:
+        """The service in a process of its own, to be killed."""
+        program = (
+            "import asyncio, sys\n"
+            "from shipoff.build.main import running\n"
+            "from shipoff.build.settings import BuildSettings\n"
+            "async def main():\n"
+            "    async with running(BuildSettings.model_validate_json(sys.stdin.read())):\n"
+            "        await asyncio.Event().wait()\n"
+            "asyncio.run(main())\n"
+        )
+        values = {**self.settings.model_dump(), "master_key": MASTER_KEY}
+        process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(values).encode())
+        process.stdin.close()
+        return process
 
     async def source(self, files: Mapping[str, bytes | str]) -> types_pb2.Source:
         """Stores an upload."""
@@ -151,6 +171,7 @@ class Yard:
 
     async def send(self, request: build_pb2.StartBuildRequest) -> None:
         """BuildService.StartBuild."""
+        self.started.add(f"{request.deployment_id}/{request.attempt}")
         async with channel(address("build")) as connection:
             await build_pb2_grpc.BuildServiceStub(connection).StartBuild(request)
 
@@ -221,7 +242,7 @@ class Yard:
 
     def builders(self) -> list[psutil.Process]:
         """The builders' processes."""
-        return [process for process in psutil.process_iter() if is_builder_of(process, self.home)]
+        return [process for process in psutil.process_iter() if is_builder_of(process, self.started)]
 
     def leftovers(self) -> list[str]:
         """Work folders that are still there, and incoming objects."""
@@ -230,14 +251,13 @@ class Yard:
         return [str(path) for path in found if path.parent.name == "work" or path.is_file()]
 
 
-def is_builder_of(process: psutil.Process, home: Path) -> bool:
-    """Whether it is a builder whose log is in this folder."""
+def is_builder_of(process: psutil.Process, started: Collection[str]) -> bool:
+    """Whether it is a builder of one of these attempts."""
     try:
-        if "shipoff.builder" not in process.cmdline():
-            return False
-        return Path(f"/proc/{process.pid}/fd/2").readlink().is_relative_to(home)
-    except (psutil.Error, OSError):
+        arguments = process.cmdline()
+    except psutil.Error:
         return False
+    return "shipoff.builder" in arguments and arguments[-1] in started
 
 
 def marked(deployment_id: str) -> Sequence[psutil.Process]:

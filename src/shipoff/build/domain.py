@@ -73,6 +73,8 @@ class Rules:
     # From a cancel until the builder is told by a signal, and until it is killed.
     terminate_s: float = 2.5
     kill_s: float = 4.0
+    # Until a builder has been started.
+    launch_s: float = 60.0
     # For a builder to leave by itself once its outcome is stored.
     leave_s: float = 2.0
 

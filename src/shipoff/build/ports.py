@@ -127,6 +127,10 @@ class BuilderLauncher(Protocol):
         """Removes its work folder."""
         ...
 
+    def last_words(self, ref: Ref) -> str:
+        """The end of what the builder said on standard error."""
+        ...
+
     async def leftovers(self) -> Sequence[Ref]:
         """Attempts whose work folders are there."""
         ...

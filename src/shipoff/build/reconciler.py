@@ -126,6 +126,7 @@ class Reconciler:
                 attempt=ref.attempt,
                 cause=cause.value,
                 reason=reason,
+                builder_said=self._launcher.last_words(ref),
             )
         self._bells.ring(ref.deployment_id)
 

@@ -6,6 +6,7 @@ from shipoff.build.domain import Attempt, Cause, CleanUp, Fail, Instruction, Lau
 
 _LOST = "the builder was lost: its process ended without an outcome"
 _SILENT = "the builder was lost: nothing was heard of it for too long"
+_NOT_STARTED = "no builder could be started: is the machine's disk or its process table full? The platform's log has the reason"
 _LATE = "the build was not done in the time it may take"
 
 
@@ -21,7 +22,8 @@ def decide(attempt: Attempt, *, alive: bool, observed_s: float, rules: Rules) ->
     if attempt.cancelling_s is not None:
         return _cancelling(attempt, alive=alive, rules=rules)
     if attempt.process is None:
-        return (Launch(attempt.ref),)
+        late = attempt.unseen_s > rules.launch_s and observed_s > rules.launch_s
+        return _end(attempt, Cause.PLATFORM, _NOT_STARTED) if late else (Launch(attempt.ref),)
     if not alive:
         return _end(attempt, Cause.BUILDER_LOST, _LOST)
     if attempt.remaining_s < -rules.overtime_s:

@@ -137,3 +137,10 @@ async def test_a_link_out_of_the_source_is_no_artifact(yard):
     result = await yard.result(await yard.start({"app.json": plan_of("ln -s /etc/passwd stolen")}))
     assert result.failure == events_pb2.BUILD_FAILURE_ARTIFACT
     assert "stolen" in result.reason
+
+
+@pytest.mark.parametrize("build_settings", [{"free_bytes": 1 << 60}])
+async def test_a_full_disk_is_said_to_be_full(yard):
+    result = await yard.result(await yard.start({"app.json": plan_of("sleep 60")}))
+    assert result.failure == events_pb2.BUILD_FAILURE_DISK
+    assert "the machine's disk is full" in result.reason

@@ -30,6 +30,8 @@ def causes(instructions):
     ("attempt", "alive", "observed_s", "expected"),
     [
         (NEW, False, 99, [Launch(REF)]),
+        (replace(NEW, unseen_s=61), False, 99, [Stop(REF, None), Cause.PLATFORM]),
+        (replace(NEW, unseen_s=61), False, 5, [Launch(REF)]),
         (RUNNING, True, 99, []),
         (replace(RUNNING, unseen_s=31), True, 99, [STOP, Cause.BUILDER_LOST]),
         # The service itself was away: the builder gets its lease anew.

@@ -108,7 +108,8 @@ class ChildProcessLauncher:
     def _spawn(self, ref: Ref, assignment: Assignment) -> Popen[bytes]:
         with (self._folder(ref) / "builder.log").open("ab") as log:
             return Popen(
-                [sys.executable, "-I", "-m", "shipoff.builder"],
+                # The last argument is for whoever reads a list of processes.
+                [sys.executable, "-I", "-m", "shipoff.builder", str(ref)],
                 stdin=PIPE,
                 stdout=log,
                 stderr=log,

@@ -34,7 +34,7 @@ def find_tools(folder: Path, *, tenants: bool) -> Tools:
     """PATH for builds: uv, an interpreter for apps, and what else there is. `folder` is for links and copies of ours.
 
     `tenants`: builds run under accounts of their own, which have to be able to reach all of it. Raises PreconditionFailed
-    without uv or a usable Python.
+    without a usable Python.
     """
     python = _python(tenants=tenants)
     uv = _uv()
@@ -43,9 +43,8 @@ def find_tools(folder: Path, *, tenants: bool) -> Tools:
             "no Python that builds can use",
             remedy="install Python 3.11 or newer where every account can read it, e.g. Debian's python3 package",
         )
-    if uv is None:
-        raise PreconditionFailed("there is no uv for builds", remedy="install the platform's dependencies again: make up")
-    _offer(uv, folder, tenants=tenants)
+    if uv is not None:
+        _offer(uv, folder, tenants=tenants)
     found = (shutil.which(name) for name in _WANTED)
     places = [str(Path(place).parent) for place in found if place and (not tenants or reachable(Path(place)))]
     ordered = [str(folder), str(python.parent), *places, *_USUAL]
