@@ -129,6 +129,17 @@ def test_the_deadline_fails_it_in_words_and_stops_what_runs(one, observed, reaso
     assert decision.actions == ()
 
 
+def test_what_is_given_up_on_is_not_started_once_more():
+    decision = decided(workload(ready_deadline=NOW), [instance(WAITING, pid=0, crashes=1)])
+    assert decision.workload.phase is Phase.FAILED
+    assert decision.actions == ()
+
+
+def test_the_same_ready_set_is_told_once():
+    one = instance(READY)
+    assert decided(live(), [one], {one.key: alive(one, probe=WELL)}).emissions == ()
+
+
 def test_three_exits_before_ready_fail_it_with_the_last_lines():
     one = instance(STARTING, crashes=2)
     seen = {one.key: Observation(False, exit="exit code 1", last_lines=("boom", "at line 3"))}

@@ -21,14 +21,15 @@ DEFAULTS = Defaults(memory_bytes=512 << 20, ready_timeout_s=60)
 @pytest.mark.parametrize(
     ("given", "made"),
     [
-        ("--bind=127.0.0.1:$PORT", "--bind=127.0.0.1:8000"),
+        ("--bind=$HOST:$PORT", "--bind=127.0.0.1:8000"),
+        ("${HOST}", "127.0.0.1"),
         ("${PORT}", "8000"),
         ("$PORTAL ${PORTS} $$PORT", "$PORTAL ${PORTS} $8000"),
         ("$(id) `id` $HOME ${HOME} *", "$(id) `id` $HOME ${HOME} *"),
     ],
 )
-def test_only_the_port_is_filled_in(given, made):
-    assert _command(["serve", given], 8000, Path("/app")) == ["serve", made]
+def test_only_the_address_is_filled_in(given, made):
+    assert _command(["serve", given], {"PORT": "8000", "HOST": "127.0.0.1"}, Path("/app")) == ["serve", made]
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_only_the_port_is_filled_in(given, made):
     [(".venv/bin/python", "/app/.venv/bin/python"), ("node", "node"), ("/usr/bin/env", "/usr/bin/env"), ("./run", "/app/run")],
 )
 def test_a_relative_program_is_one_of_the_apps(given, made):
-    assert _command([given], 1, Path("/app")) == [made]
+    assert _command([given], {}, Path("/app")) == [made]
 
 
 @pytest.mark.parametrize(
