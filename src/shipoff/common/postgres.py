@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from shipoff.common.errors import AlreadyExists, Exhausted, PreconditionFailed, ShipoffError, Unavailable
+from shipoff.common.errors import AlreadyExists, Exhausted, InvalidInput, PreconditionFailed, ShipoffError, Unavailable
 from shipoff.common.failpoints import crossing
 
 _POOL_WAIT_S = 5.0
@@ -30,7 +30,7 @@ Row = sa.RowMapping
 def translate(error: Exception) -> ShipoffError | None:
     """The error to raise instead of a driver's; None where it is a defect of ours."""
     if isinstance(error, PoolTimeout):
-        return Exhausted("every database connection is in use", retry_after_s=1.0)
+        return Unavailable("every database connection is in use", retry_after_s=1.0)
     if isinstance(error, IntegrityError):
         unique = getattr(error.orig, "sqlstate", "") == asyncpg.UniqueViolationError.sqlstate
         detail = str(error.orig).splitlines()[0]
@@ -40,6 +40,8 @@ def translate(error: Exception) -> ShipoffError | None:
         # Class 08: connection, 57P: shutdown, 40: serialization or deadlock, 53: out of resources.
         if error.connection_invalidated or state[:2] in ("08", "40") or state[:3] == "57P":
             return Unavailable(f"the database is away: {error.orig}")
+        if state == asyncpg.CharacterNotInRepertoireError.sqlstate:
+            return InvalidInput("text with a NUL character cannot be stored")
         if state[:2] == "53":
             return Exhausted(f"the database is out of resources: {error.orig}", retry_after_s=5.0)
     if isinstance(error, (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError)):
@@ -142,7 +144,7 @@ class Database:
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Commits when the block ends, rolls back when it raises.
 
-        Raises Exhausted when no connection gets free, Unavailable when the database is away, AlreadyExists and
+        Raises Unavailable when the database is away or no connection gets free, AlreadyExists and
         PreconditionFailed for broken constraints.
         """
         async with _translated():

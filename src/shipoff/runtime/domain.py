@@ -63,7 +63,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Process:
-    """A command of the plan; arguments may hold $PORT or ${PORT}."""
+    """A command of the plan; arguments may hold $PORT or ${PORT}, $HOST or ${HOST}."""
 
     name: str
     argv: tuple[str, ...]

@@ -150,6 +150,22 @@ async def test_a_rollback_serves_the_old_artifact_without_a_build(rig):
     assert (await rig.stub.CreateDeployment(request)).deployment.number == deployment.number
 
 
+async def test_ids_that_do_not_sort_by_time_make_nothing_older(rig):
+    project = new_id()
+    first = await rig.request(project)
+    await rig.until(first, "PRODUCTION")
+    back = "ffffffff-ffff-5fff-bfff-ffffffffffff"
+    await rig.stub.CreateDeployment(
+        orchestrator_pb2.CreateDeploymentRequest(
+            from_deployment_id=first, trigger=types_pb2.TRIGGER_ROLLBACK, deployment_id=back
+        )
+    )
+    await rig.until(back, "PRODUCTION")
+    third = await rig.request(project)
+    await rig.until(third, "PRODUCTION")
+    assert rig.routed(project) == third
+
+
 async def test_a_deleted_project_is_taken_down_whole(rig):
     project = new_id()
     serving = await rig.request(project)

@@ -7,8 +7,8 @@ from unit.detector.detector_sources import FASTAPI, FLASK, commands, planned, pr
 
 from shipoff.detector.providers.python_poetry import pep440
 
-_GUNICORN = "--bind 0.0.0.0:$PORT --threads 8"
-_UVICORN = "--host 0.0.0.0 --port $PORT"
+_GUNICORN = "--bind $HOST:$PORT --threads 8"
+_UVICORN = "--host $HOST --port $PORT"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from shipoff.detector.providers.python_entry import Django, Entry, django, entry
 from shipoff.detector.syntax import imported_modules
 
 _PROGRAMS_FOLDER = ".venv/bin"
-_BIND = "0.0.0.0:$PORT"
+# The runtime fills both in: on one machine only the edge is to reach an app, on a cluster its network is.
+_BIND = "$HOST:$PORT"
 # Threads let one process answer a probe while a slow request is under way.
 _THREADS = "8"
 _SERVERS = frozenset({"gunicorn", "uvicorn"})
@@ -76,7 +77,7 @@ def _server(served: Entry) -> Argv:
         return (PYTHON, "-m", "gunicorn", called, "--bind", _BIND, "--threads", _THREADS, *folder)
     folder = ("--app-dir", served.folder) if served.folder else ()
     factory = ("--factory",) if application.factory else ()
-    return (PYTHON, "-m", "uvicorn", target, "--host", "0.0.0.0", "--port", "$PORT", *factory, *folder)
+    return (PYTHON, "-m", "uvicorn", target, "--host", "$HOST", "--port", "$PORT", *factory, *folder)
 
 
 def _collecting() -> Step:

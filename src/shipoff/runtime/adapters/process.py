@@ -40,7 +40,7 @@ _OPEN_FILES = 65_536
 _ACCOUNT_PROCESSES = 4096
 _MEASURE_S = 2.0
 _PLACE_TRIES = 200
-_PORT = re.compile(r"\$\{PORT\}|\$PORT(?![A-Za-z0-9_])")
+_ADDRESS = re.compile(r"\$(?:\{(PORT|HOST)\}|(PORT|HOST)(?![A-Za-z0-9_]))")
 
 log = structlog.get_logger()
 
@@ -154,7 +154,7 @@ class ProcessDriver:
             raise InvalidInput(f"the plan has no command for {instance.key.process}", field="workload.processes")
         folder = self._releases.app_root(workload)
         environment = self._environment(workload, instance, folder)
-        command = _command(argv, instance.port, folder)
+        command = _command(argv, {"PORT": str(instance.port), "HOST": instance.host or _HOST}, folder)
         crossing("instance spawning")
         run = self._spawn(workload, instance.key, command, environment, folder)
         self._runs[instance.key] = run
@@ -327,9 +327,9 @@ def _parse_mark(value: str, prefix: str) -> InstanceKey | None:
     return InstanceKey(parts[0], parts[1], int(parts[2]), int(parts[3]))
 
 
-def _command(argv: Sequence[str], port: int, folder: Path) -> list[str]:
-    """The arguments with exactly $PORT and ${PORT} filled in; a program named by a relative path is one of the app's."""
-    filled = [_PORT.sub(str(port), part) for part in argv]
+def _command(argv: Sequence[str], address: Mapping[str, str], folder: Path) -> list[str]:
+    """The arguments with exactly $PORT and $HOST filled in, braced or not; a relative program is one of the app's."""
+    filled = [_ADDRESS.sub(lambda found: address[found[1] or found[2]], part) for part in argv]
     if "/" in filled[0] and not filled[0].startswith("/"):
         filled[0] = str(folder / filled[0])
     return filled
