@@ -28,7 +28,7 @@ check: dev ## Lint, types, layers, contracts
 	$(BIN)/python scripts/contracts.py
 
 test: dev ## Every test, in parallel (ARGS="…" is passed to pytest)
-	$(BIN)/pytest -n auto $(ARGS)
+	$(BIN)/pytest -n auto --dist loadgroup $(ARGS)
 
 bench: dev ## Measure (FIGURE=name: one figure)
 	@set -e; for figure in $(if $(FIGURE),benchmarks/$(FIGURE).py,$(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))); do \
