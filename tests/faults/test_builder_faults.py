@@ -199,6 +199,19 @@ async def test_a_build_goes_on_when_the_service_is_killed(yard, eventually):
     assert len(await yard.results(request.deployment_id)) == 1
 
 
+async def test_a_platform_that_stops_for_good_takes_its_builders_along(yard, eventually):
+    deployment = await yard.start({"app.json": plan_of("setsid sleep 600 & sleep 600")})
+    await eventually(lambda: len(marked(deployment)) >= 2)
+    await yard.down()
+    yard.settings = yard.settings.model_copy(update={"keep_builders": False})
+    await yard.up()
+    await yard.down()
+    assert not marked(deployment)
+    assert not yard.builders()
+    await yard.up()
+    await is_lost(yard, deployment)
+
+
 async def test_a_builder_that_died_while_the_service_was_down_is_found_lost(yard, eventually):
     deployment = await yard.start({"app.json": plan_of("sleep 600")})
     await eventually(lambda: marked(deployment))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 
@@ -45,23 +45,19 @@ class Reconciler:
         bells: Bells,
         *,
         rules: Rules,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._launcher = launcher
         self._objects = objects
         self._bells = bells
         self._rules = rules
-        self._clock = clock
-        self._observing_since = clock()
-        self._looked_at = clock()
-        self._collect_at = clock()
+        self._observing_since = self._looked_at = self._collect_at = time.monotonic()
         self._busy: dict[Ref, asyncio.Task[None]] = {}
 
     async def look(self) -> None:
         """One comparison. What it leads to goes on beside it, one thing at a time for each attempt."""
         attempts = await self._store.unfinished()
-        now = self._clock()
+        now = time.monotonic()
         if now - self._looked_at > _BLIND_S:
             self._observing_since = now
         self._looked_at = now

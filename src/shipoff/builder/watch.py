@@ -52,7 +52,7 @@ class Watch:
         next_disk = 0.0
         while True:
             processes = self._programs.running()
-            breach = self._memory(processes) or self._count(processes)
+            breach = await self._memory(processes) or self._count(processes)
             if breach is None and time.monotonic() >= next_disk:
                 began = time.monotonic()
                 breach = await self._disk()
@@ -62,12 +62,12 @@ class Watch:
                 return breach
             await asyncio.sleep(_SAMPLE_S)
 
-    def _memory(self, processes: Sequence[psutil.Process]) -> BuildError | None:
+    async def _memory(self, processes: Sequence[psutil.Process]) -> BuildError | None:
         resident = sum(_resident(process) for process in processes)
         self.memory_bytes = resident
         # Pages that several processes share count once, but that costs more to find out.
         if resident > self.peak_memory_bytes:
-            self.memory_bytes = sum(_proportional(process) for process in processes)
+            self.memory_bytes = await self._files.run(_proportional_sum, processes)
         self.peak_memory_bytes = max(self.peak_memory_bytes, self.memory_bytes)
         if self.memory_bytes <= self.memory_limit:
             return None
@@ -107,6 +107,11 @@ def _resident(process: psutil.Process) -> int:
     with contextlib.suppress(psutil.Error):
         return int(process.memory_info().rss)
     return 0
+
+
+def _proportional_sum(processes: Sequence[psutil.Process]) -> int:
+    """In the tenant's thread: root may not look into others' processes in every container."""
+    return sum(_proportional(process) for process in processes)
 
 
 def _proportional(process: psutil.Process) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from shipoff.build.adapters.assignment import MARK, Assignment, Limits
-from shipoff.build.adapters.machine import Marks, Tools, came_of, find_tools, is_alive, started_at
+from shipoff.build.adapters.machine import Marks, Tools, came_of, find_tools, is_alive, look_as, started_at
 from shipoff.build.domain import Process, Ref
 from shipoff.common.accounts import tenant_uid
 from shipoff.common.errors import Exhausted
@@ -137,15 +137,17 @@ class ChildProcessLauncher:
 
     async def stop(self, ref: Ref, process: Process | None) -> None:
         """Ends the builder and everything that came of it, also what outlived it. Raises Exhausted when that takes too long."""
-        for _ in range(_KILL_ROUNDS):
-            root, others = await asyncio.to_thread(came_of, process, self._marks(ref))
-            if root is None and not others:
-                self._reap()
-                return
-            # The builder goes last: as long as it is there, everything hangs together.
-            _signal_all([root, *others] if root else others, signal.SIGSTOP)
-            _signal_all(others or ([root] if root else []), signal.SIGKILL)
-            await asyncio.sleep(_KILL_PAUSE_S)
+        marks = self._marks(ref)
+        with look_as(marks.uid) as thread:
+            for _ in range(_KILL_ROUNDS):
+                root, others = await asyncio.get_running_loop().run_in_executor(thread, came_of, process, marks)
+                if root is None and not others:
+                    self._reap()
+                    return
+                # The builder goes last: as long as it is there, everything hangs together.
+                _signal_all([root, *others] if root else others, signal.SIGSTOP)
+                _signal_all(others or ([root] if root else []), signal.SIGKILL)
+                await asyncio.sleep(_KILL_PAUSE_S)
         raise Exhausted(f"processes of {ref} are still there", retry_after_s=1.0)
 
     def _marks(self, ref: Ref) -> Marks:

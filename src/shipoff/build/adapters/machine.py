@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,6 +145,22 @@ class Marks:
     value: str
     folder: Path
     uid: int
+
+
+def look_as(uid: int) -> ThreadPoolExecutor:
+    """A thread that may look into this account's processes.
+
+    Where root has not every right, in a container without CAP_SYS_PTRACE, the environment of a process is readable to
+    its own account only (ptrace(2), PTRACE_MODE_READ_FSCREDS).
+    """
+
+    def take_account() -> None:
+        if sys.platform == "linux" and os.geteuid() == 0:
+            libc = ctypes.CDLL(None)
+            libc.setfsgid(uid)
+            libc.setfsuid(uid)
+
+    return ThreadPoolExecutor(1, "look", initializer=take_account)
 
 
 def came_of(process: Process | None, marks: Marks) -> tuple[psutil.Process | None, list[psutil.Process]]:
