@@ -15,6 +15,7 @@ from shipoff.common.errors import Aborted, NotFound, PermanentError, TemporaryEr
 from shipoff.common.lifecycle import looping
 from shipoff.orchestrator import handlers
 from shipoff.orchestrator.domain import (
+    TERMINAL,
     BuildFailed,
     Event,
     Instruction,
@@ -128,7 +129,14 @@ class Performer:
             await self._outside.apply_workload(record)
         except PermanentError as error:
             return ProvisionFailed(error.message)
+        await self._stop_if_called_off(record.deployment.id)
         return None
+
+    async def _stop_if_called_off(self, deployment_id: str) -> None:
+        """A stop that was performed while the workload was being applied found nothing to stop."""
+        record = await self._store.record(deployment_id)
+        if record is not None and record.deployment.state in TERMINAL:
+            await self._outside.stop_workload(deployment_id)
 
     async def _switch_route(self, record: Record, _: Task) -> Event | None:
         now = record.deployment
