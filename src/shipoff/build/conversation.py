@@ -87,6 +87,10 @@ class Conversation:
                 await part
             except ShipoffError as error:
                 self._answers.put_nowait(error)
+            except Exception as error:
+                # Told to the builder, which begins anew: it would wait for this part for ever.
+                log.exception("build session failed", attempt=str(self._stored.ref), error=str(error))
+                self._answers.put_nowait(Unavailable("the build service failed", retry_after_s=1.0))
 
         task = asyncio.create_task(guarded())
         self._tasks.add(task)

@@ -45,8 +45,8 @@ _MOVABLE = {
     "SOURCE_DATE_EPOCH": "315532800",
 }
 _REMEDIES = {
-    "node": "install Node.js 20 or newer on this machine",
-    "npm": "install Node.js 20 or newer, which brings npm, on this machine",
+    "node": "install Node.js 20 or newer on this machine, where every account can run it",
+    "npm": "install Node.js 20 or newer, which brings npm, where every account can run it",
     "pnpm": "install pnpm on this machine (npm install --global pnpm)",
     "yarn": "install yarn on this machine (npm install --global yarn)",
     "bun": "install bun on this machine",

@@ -113,6 +113,12 @@ async def test_nothing_recognised_is_the_detectors_sentence(yard):
     assert result.reason == "there is no app.json"
 
 
+async def test_a_detector_that_fails_ends_the_build_and_does_not_hang_it(yard):
+    result = await yard.result(await yard.start({"app.json": "not json"}))
+    assert result.failure == events_pb2.BUILD_FAILURE_PLAN
+    assert result.reason.startswith("the source cannot be planned")
+
+
 async def test_the_same_request_again_does_nothing(yard, eventually):
     request = await yard.request({"app.json": plan_of("echo once")})
     for _ in range(3):

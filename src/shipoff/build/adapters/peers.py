@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shipoff.build.ports import Stored
-from shipoff.common.errors import InvalidInput
+from shipoff.common.errors import PermanentError
 from shipoff.common.streams import LOGS_INGEST, Streams
 from shipoff.contracts.build.v1 import build_pb2
 from shipoff.contracts.detector.v1 import detector_pb2, detector_pb2_grpc
@@ -26,8 +26,9 @@ class RemoteDetector:
         request = detector_pb2.DetectRequest(paths=snapshot.paths, contents=dict(snapshot.contents), settings=settings)
         try:
             answer = await self._stub.Detect(request, timeout=_DETECT_S)
-        except InvalidInput as error:
-            return build_pb2.PlanDecided(problem=error.message)
+        except PermanentError as error:
+            # The same source would fail the same way.
+            return build_pb2.PlanDecided(problem=f"the source cannot be planned: {error.message}")
         if not answer.HasField("plan"):
             return build_pb2.PlanDecided(problem=answer.problem)
         return build_pb2.PlanDecided(plan=answer.plan)
