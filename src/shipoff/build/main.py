@@ -14,7 +14,7 @@ from shipoff.build.adapters.postgres import PostgresBuildStore
 from shipoff.build.conversation import Services
 from shipoff.build.domain import Rules
 from shipoff.build.handlers import Bells, Builds, Transfers
-from shipoff.build.reconciler import EVERY_S, Reconciler
+from shipoff.build.reconciler import Reconciler
 from shipoff.build.server import BuilderServer, BuildServer
 from shipoff.build.settings import BuildSettings
 from shipoff.common.config import address, load
@@ -52,7 +52,9 @@ async def running(settings: BuildSettings | None = None) -> AsyncIterator[None]:
         await stack.enter_async_context(_builders_served(settings.builder_address, builders))
         stack.callback(services.closing.set)
         stack.push_async_callback(reconciler.close)
-        await stack.enter_async_context(looping("build reconciler", reconciler.look, every_s=EVERY_S, wake=bells.reconciler))
+        await stack.enter_async_context(
+            looping("build reconciler", reconciler.look, every_s=reconciler.pause_s, wake=bells.reconciler)
+        )
         registration = (build_pb2_grpc.add_BuildServiceServicer_to_server, BuildServer(Builds(store, bells)))
         await stack.enter_async_context(serving(settings.listen or address("build"), [registration]))
         yield

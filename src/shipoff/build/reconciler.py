@@ -26,7 +26,9 @@ from shipoff.build.ports import BuilderLauncher, BuildStore, Objects
 from shipoff.build.transitions import decide
 from shipoff.common.errors import NotFound, PermanentError, TemporaryError
 
-EVERY_S = 0.5
+_EVERY_S = 0.5
+# With nothing unfinished; a new attempt wakes it at once.
+_IDLE_S = 4.0
 # A pause between two looks that is longer was an outage: silence during it says nothing about builders.
 _BLIND_S = 5.0
 _COLLECT_EVERY_S = 30.0
@@ -53,10 +55,16 @@ class Reconciler:
         self._rules = rules
         self._observing_since = self._looked_at = self._collect_at = time.monotonic()
         self._busy: dict[Ref, asyncio.Task[None]] = {}
+        self._idle = False
+
+    def pause_s(self) -> float:
+        """How long until the next look."""
+        return _IDLE_S if self._idle else _EVERY_S
 
     async def look(self) -> None:
         """One comparison. What it leads to goes on beside it, one thing at a time for each attempt."""
         attempts = await self._store.unfinished()
+        self._idle = not attempts
         now = time.monotonic()
         if now - self._looked_at > _BLIND_S:
             self._observing_since = now

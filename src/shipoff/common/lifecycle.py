@@ -63,20 +63,21 @@ async def background(name: str, work: Callable[[], Awaitable[None]]) -> AsyncIte
 
 @asynccontextmanager
 async def looping(
-    name: str, work: Callable[[], Awaitable[None]], *, every_s: float, wake: asyncio.Event | None = None
+    name: str, work: Callable[[], Awaitable[None]], *, every_s: float | Callable[[], float], wake: asyncio.Event | None = None
 ) -> AsyncIterator[None]:
-    """Calls `work` every `every_s` seconds, and at once when `wake` is set, beside the block."""
+    """Calls `work` every `every_s` seconds (asked anew each time where it is a function), and at once when `wake` is set."""
 
     async def loop() -> None:
         while True:
             if wake is not None:
                 wake.clear()
             await work()
+            pause_s = every_s() if callable(every_s) else every_s
             if wake is None:
-                await asyncio.sleep(every_s)
+                await asyncio.sleep(pause_s)
             else:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(wake.wait(), every_s)
+                    await asyncio.wait_for(wake.wait(), pause_s)
 
     async with background(name, loop):
         yield

@@ -29,7 +29,7 @@ from grpc_status import rpc_status
 from shipoff.common import errors
 from shipoff.common.errors import ShipoffError, TemporaryError
 from shipoff.common.failpoints import crossing
-from shipoff.common.telemetry import Context, current, working_on
+from shipoff.common.telemetry import Context, current, take_on
 
 DEFAULT_TIMEOUT_S = 10.0
 GRACE_S = 5.0
@@ -171,23 +171,23 @@ def _wrapped(handler: Any, method: str, ids: Context) -> Any:
         return request
 
     async def unary(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        with working_on(ids):
-            try:
-                return await inner(prepared(request, context), context)
-            except grpc.aio.AbortError:
-                raise
-            except Exception as error:
-                await _abort(context, error, method)
+        take_on(ids)
+        try:
+            return await inner(prepared(request, context), context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await _abort(context, error, method)
 
     async def streaming(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-        with working_on(ids):
-            try:
-                async for response in inner(prepared(request, context), context):
-                    yield response
-            except grpc.aio.AbortError:
-                raise
-            except Exception as error:
-                await _abort(context, error, method)
+        take_on(ids)
+        try:
+            async for response in inner(prepared(request, context), context):
+                yield response
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await _abort(context, error, method)
 
     kinds: dict[tuple[bool, bool], Callable[..., Any]] = {
         (False, False): grpc.unary_unary_rpc_method_handler,

@@ -45,6 +45,11 @@ def working_on(context: Context) -> Iterator[Context]:
         _current.reset(token)
 
 
+def take_on(context: Context) -> None:
+    """Sets the ids for the rest of this task: for a server's method, which has a task of its own."""
+    _current.set(context if valid_traceparent(context.traceparent) else replace(context, traceparent=new_traceparent()))
+
+
 def new_traceparent() -> str:
     """A new, sampled trace context (W3C Trace Context, section 3.2)."""
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"

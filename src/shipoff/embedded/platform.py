@@ -94,6 +94,8 @@ def establish(layout: Layout) -> Platform:
         "SHIPOFF_MASTER_KEY": chosen.master_key.get_secret_value() or _kept_secret(layout, "master-key", fresh_key),
         "SHIPOFF_GITHUB_WEBHOOK_SECRET": chosen.github_webhook_secret.get_secret_value()
         or _kept_secret(layout, "github-webhook-secret", secrets.token_urlsafe(32)),
+        # A platform that is stopped leaves nothing running; its next start builds again.
+        "SHIPOFF_BUILD_KEEP_BUILDERS": "false",
         "SHIPOFF_REDIS_URL": redis_url(layout, passwords["valkey"]),
         "SHIPOFF_OBJECTS_URL": f"file://{layout.home / 'objects'}",
         **{f"SHIPOFF_{name.upper()}_DATABASE_URL": database_url(layout, name, passwords[name]) for name in SERVICES},
