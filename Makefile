@@ -31,7 +31,7 @@ test: dev ## Every test, in parallel (ARGS="…" is passed to pytest)
 	$(BIN)/pytest -n auto --dist loadgroup $(ARGS)
 
 bench: dev ## Measure (FIGURE=name: one figure)
-	@set -e; for figure in $(if $(FIGURE),benchmarks/$(FIGURE).py,$(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))); do \
+	@set -e; for figure in $(if $(FIGURE),benchmarks/$(subst -,_,$(FIGURE)).py,$(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))); do \
 		echo "== $$figure"; $(BIN)/python "$$figure"; done
 
 proto: dev ## Generate src/shipoff/contracts from proto/

@@ -1,0 +1,143 @@
+"""Build, runtime and cdn for the pipeline figure: each answers at once, and durably.
+
+What they are told is a row in their own database; what they tell leaves through a real outbox in the same transaction. The
+groups that the real cdn and worker read with are there too, so that streams and outboxes are trimmed as in the platform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+import uvloop
+
+from shipoff.common.config import ServiceSettings, address, load, service_config
+from shipoff.common.errors import Aborted, NotFound
+from shipoff.common.lifecycle import until_signal
+from shipoff.common.outbox import OUTBOX_DDL, Outbox
+from shipoff.common.postgres import Database
+from shipoff.common.rpc import serving
+from shipoff.common.streams import DEPLOYMENT_PROGRESS, RUNTIME_EVENTS, Consumer, Event, Streams
+from shipoff.contracts.build.v1 import build_pb2, build_pb2_grpc
+from shipoff.contracts.cdn.v1 import cdn_pb2, cdn_pb2_grpc
+from shipoff.contracts.events.v1 import events_pb2
+from shipoff.contracts.runtime.v1 import runtime_pb2, runtime_pb2_grpc
+from shipoff.contracts.types.v1 import types_pb2
+
+_TOLD = "CREATE TABLE told (id uuid NOT NULL, attempt bigint NOT NULL, PRIMARY KEY (id, attempt))"
+_TELL = sa.text("INSERT INTO told VALUES (:id, :attempt) ON CONFLICT DO NOTHING")
+_ROUTES = "CREATE TABLE routes (project uuid, environment text, fence bigint NOT NULL, PRIMARY KEY (project, environment))"
+_ROUTE = sa.text(
+    "INSERT INTO routes VALUES (:project, :environment, :fence) ON CONFLICT (project, environment)"
+    " DO UPDATE SET fence = EXCLUDED.fence WHERE routes.fence <= EXCLUDED.fence"
+)
+
+
+@dataclass
+class Builds(build_pb2_grpc.BuildServiceServicer):
+    """Every build has succeeded as soon as it is begun."""
+
+    database: Database
+    outbox: Outbox
+
+    async def StartBuild(self, request, context):
+        artifact = types_pb2.Artifact(
+            kind=types_pb2.ARTIFACT_KIND_APP, object_key=f"artifacts/{request.deployment_id}", digest="sha256:" + "0" * 64
+        )
+        event = events_pb2.BuildSucceeded(deployment_id=request.deployment_id, attempt=request.attempt, artifact=artifact)
+        async with self.database.transaction() as tx:
+            if await tx.execute(_TELL, {"id": request.deployment_id, "attempt": request.attempt}):
+                await self.outbox.emit(tx, DEPLOYMENT_PROGRESS, event, tenant_id=request.team_id)
+        return build_pb2.StartBuildResponse()
+
+    async def GetBuild(self, request, context):
+        # Asked when an outcome is long in coming: it is on its way.
+        return build_pb2.GetBuildResponse(state=build_pb2.BUILD_STATE_RUNNING)
+
+
+@dataclass
+class Workloads(runtime_pb2_grpc.RuntimeServiceServicer):
+    """Every workload is ready as soon as it is applied."""
+
+    database: Database
+    outbox: Outbox
+
+    async def ApplyWorkload(self, request, context):
+        workload = request.workload
+        endpoint = types_pb2.Endpoint(host="127.0.0.1", port=4000)
+        event = events_pb2.WorkloadReady(deployment_id=workload.deployment_id, revision=1, endpoints=[endpoint])
+        async with self.database.transaction() as tx:
+            if await tx.execute(_TELL, {"id": workload.deployment_id, "attempt": 1}):
+                await self.outbox.emit(tx, RUNTIME_EVENTS, event, tenant_id=workload.team_id)
+        return runtime_pb2.ApplyWorkloadResponse()
+
+    async def StopWorkload(self, request, context):
+        return runtime_pb2.StopWorkloadResponse()
+
+    async def GetWorkload(self, request, context):
+        raise NotFound("ask again")
+
+
+@dataclass
+class Edge(cdn_pb2_grpc.CdnServiceServicer):
+    """A stored routing table with fences."""
+
+    database: Database
+
+    async def SetRoute(self, request, context):
+        route = request.route
+        values = {"project": route.project_id, "environment": route.environment, "fence": route.fence}
+        async with self.database.transaction() as tx:
+            if not await tx.execute(_ROUTE, values):
+                raise Aborted("a newer route stands")
+        return cdn_pb2.SetRouteResponse()
+
+
+async def _ignore(events: Sequence[Event]) -> None:
+    """The real ones do their own work here, which is not the pipeline's."""
+
+
+def _settings(service: str) -> ServiceSettings:
+    class Named(ServiceSettings):
+        model_config = service_config(service)
+
+    return load(Named)
+
+
+async def _database(stack: AsyncExitStack, service: str, ddl: Sequence[str]) -> Database:
+    database = await stack.enter_async_context(Database.open(_settings(service).database_url, pool_size=5))
+    async with database.transaction() as tx:
+        for statement in ddl:
+            await tx.execute(sa.text(statement))
+    return database
+
+
+async def _serve(stack: AsyncExitStack) -> None:
+    streams = await stack.enter_async_context(Streams.open(_settings("build").redis_url))
+    told = [_TOLD, *OUTBOX_DDL]
+    built, ran = await _database(stack, "build", told), await _database(stack, "runtime", told)
+    builds = Builds(built, Outbox(built, streams, producing=[DEPLOYMENT_PROGRESS]))
+    workloads = Workloads(ran, Outbox(ran, streams, producing=[RUNTIME_EVENTS]))
+    edge = Edge(await _database(stack, "cdn", [_ROUTES]))
+    for outbox in (builds.outbox, workloads.outbox):
+        await stack.enter_async_context(outbox.relaying())
+    for stream, group in ((DEPLOYMENT_PROGRESS, "cdn"), (DEPLOYMENT_PROGRESS, "worker"), (RUNTIME_EVENTS, "worker")):
+        await stack.enter_async_context(Consumer(streams, stream, group, _ignore).running())
+    for name, registration in {
+        "build": (build_pb2_grpc.add_BuildServiceServicer_to_server, builds),
+        "runtime": (runtime_pb2_grpc.add_RuntimeServiceServicer_to_server, workloads),
+        "cdn": (cdn_pb2_grpc.add_CdnServiceServicer_to_server, edge),
+    }.items():
+        await stack.enter_async_context(serving(address(name), [registration]))
+
+
+async def _main() -> None:
+    async with AsyncExitStack() as stack:
+        await _serve(stack)
+        await until_signal()
+
+
+if __name__ == "__main__":
+    uvloop.run(_main())
