@@ -341,7 +341,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="steady ones; at most twice as many are tried")
     parser.add_argument("--burst", type=int, default=200)
-    parser.add_argument("--paced", type=int, default=100)
+    parser.add_argument("--paced", type=int, default=60)
     parser.add_argument("--rate", type=float, default=0.0, help="deliveries a second; else what both keep up with")
     parser.add_argument("--separate", action="store_true", help="project and orchestrator in a process each")
     return parser.parse_args()

@@ -51,9 +51,24 @@ def test_a_build_that_fails_says_why_and_where(platform: Platform):
 
 
 def test_an_app_that_crashes_fails_with_its_last_words(platform: Platform):
+    platform.api("POST", "/v1/projects", json={"name": "crashes"}).raise_for_status()
+    platform.cli("env", "set", "CRASH_AFTER_S=0", "--project", "crashes")
     deployment = platform.deploy(EXAMPLES / "crashes-after-start", "crashes", code=1)
     assert states(deployment)[-1] == "failed"
-    assert "exit" in deployment["reason"]
+    assert "exited 3 times before it was ready: exit code 1" in deployment["reason"]
+    assert "crashing: its time is over" in deployment["reason"]
+
+
+def test_an_app_that_crashes_after_it_was_ready_is_started_again(platform: Platform):
+    platform.deploy(EXAMPLES / "crashes-after-start", "restless")
+    platform.get("restless.localhost", "/crash")
+
+    def restarted() -> bool:
+        instance = platform.api("GET", "/v1/projects/restless/status").json()["workload"]["instances"][0]
+        return instance["restarts"] >= 1 and instance["ready"] and instance["last_exit"] == "exit code 1"
+
+    wait_until(restarted)
+    assert "Hello from Shipoff" in platform.page("restless")
 
 
 def test_an_app_that_never_listens_fails_and_the_old_version_serves_on(platform: Platform, copied):

@@ -18,6 +18,8 @@ from shipoff.contracts.types.v1 import types_pb2
 from shipoff.orchestrator.domain import State
 from shipoff.orchestrator.transitions import LEGAL
 
+# The points are shared out, so that test processes can work side by side.
+PARTS = 4
 CLEAN_RUN = ["BUILDING", "PROVISIONING", "PRODUCTION"]
 
 
@@ -69,11 +71,12 @@ async def pushed_twice(rig: Rig) -> tuple[str, str]:
     return first, second
 
 
-async def test_killed_at_every_commit_publish_acknowledgement_and_call(world):
+@pytest.mark.parametrize("part", range(PARTS))
+async def test_killed_at_every_commit_publish_acknowledgement_and_call(world, part: int):
     """Row 1: crash at point k, restart, compare with the uninterrupted run, for every k until a run needs no more points."""
     rig, orchestrators = world
     crashes = 0
-    for crash_at in range(1, 200):
+    for crash_at in range(1 + part, 200, PARTS):
         process = await orchestrators.start(SHIPOFF_CRASH_AT=str(crash_at))
         process.send_signal(signal.SIGUSR1)
         deployment_id = await rig.request(new_id())
@@ -93,7 +96,7 @@ async def test_killed_at_every_commit_publish_acknowledgement_and_call(world):
         await process.kill()
         if finished_first:
             break
-    assert crashes > 15
+    assert crashes >= 5
     await orchestrators.start()
     await check_histories(rig)
 

@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -247,8 +248,13 @@ class Yard:
     def leftovers(self) -> list[str]:
         """Work folders that are still there, and incoming objects."""
         folders = [self.home / "builds" / "work", self.home / "objects" / "incoming"]
-        found = [path for folder in folders if folder.is_dir() for path in folder.rglob("*")]
-        return [str(path) for path in found if path.parent.name == "work" or path.is_file()]
+        # os.walk passes over what goes away meanwhile.
+        walked = [step for folder in folders for step in os.walk(folder)]
+        return [
+            str(Path(parent) / name)
+            for parent, inner, files in walked
+            for name in [*files, *(inner if Path(parent).name == "work" else [])]
+        ]
 
 
 def is_builder_of(process: psutil.Process, started: Collection[str]) -> bool:

@@ -129,6 +129,11 @@ class Edge(cdn_pb2_grpc.CdnServiceServicer):
         return cdn_pb2.RemoveRouteResponse()
 
 
+def state_name(deployment: orchestrator_pb2.Deployment) -> str:
+    """QUEUED, BUILDING, …"""
+    return types_pb2.DeploymentState.Name(deployment.state).removeprefix("DEPLOYMENT_STATE_")
+
+
 @dataclass
 class Rig:
     """Everything a test of the orchestrator touches."""
@@ -161,25 +166,29 @@ class Rig:
             await self.streams.publish(DEPLOYMENT_QUEUE, [event], tenant_id=TEAM)
         return event.deployment_id
 
-    async def state(self, deployment_id: str) -> str:
-        """Its state's name; "" while it is unknown."""
+    async def find(self, deployment_id: str) -> orchestrator_pb2.Deployment | None:
+        """The deployment; None while it is unknown or the orchestrator is away."""
         try:
             answer = await self.stub.GetDeployment(orchestrator_pb2.GetDeploymentRequest(deployment_id=deployment_id))
         except (NotFound, Unavailable):
-            return ""
-        return types_pb2.DeploymentState.Name(answer.deployment.state).removeprefix("DEPLOYMENT_STATE_")
+            return None
+        return answer.deployment
+
+    async def state(self, deployment_id: str) -> str:
+        """Its state's name; "" while it is unknown."""
+        found = await self.find(deployment_id)
+        return state_name(found) if found else ""
 
     async def until(self, deployment_id: str, state: str) -> orchestrator_pb2.Deployment:
         """Waits for a state; the deployment then."""
 
-        async def reached() -> bool:
-            now = await self.state(deployment_id)
-            assert now == state, f"it is {now}, not {state}"
-            return True
+        async def reached() -> orchestrator_pb2.Deployment:
+            found = await self.find(deployment_id)
+            assert found is not None, "it is unknown"
+            assert state_name(found) == state, f"it is {state_name(found)}, not {state}"
+            return found
 
-        await self.eventually(reached)
-        answer = await self.stub.GetDeployment(orchestrator_pb2.GetDeploymentRequest(deployment_id=deployment_id))
-        return answer.deployment
+        return await self.eventually(reached)
 
     def routed(self, project: str, environment: str = "production") -> str:
         """The deployment that the edge points at."""

@@ -63,7 +63,12 @@ _CODES: dict[type[ShipoffError], grpc.StatusCode] = {
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Internal: grpc.StatusCode.INTERNAL,
 }
-_CLASSES: dict[grpc.StatusCode, type[ShipoffError]] = {code: kind for kind, code in _CODES.items()}
+_CLASSES: dict[grpc.StatusCode, type[ShipoffError]] = {
+    **{code: kind for kind, code in _CODES.items()},
+    # What the transport says of a server that dies or is stopped in the middle of a call.
+    grpc.StatusCode.UNKNOWN: errors.Unavailable,
+    grpc.StatusCode.CANCELLED: errors.Unavailable,
+}
 
 
 def to_status(error: ShipoffError) -> status_pb2.Status:

@@ -247,6 +247,7 @@ class Consumer:
         self._temporary: dict[bytes, int] = {}
         # Why an entry failed here the last time, for its dead letter.
         self._failures: dict[bytes, str] = {}
+        self._waiting = False
         # Acknowledged something since the last trim; what a former process acknowledged is trimmed at the start.
         self._untrimmed = True
 
@@ -270,7 +271,7 @@ class Consumer:
             await reader.aclose()
 
     def _upkeep_pause_s(self) -> float:
-        return self._options.upkeep_s / 4 if self._temporary or self._failures else self._options.upkeep_s
+        return self._options.upkeep_s / 4 if self._waiting else self._options.upkeep_s
 
     async def _ensure_group(self) -> None:
         with _translated():
@@ -324,6 +325,7 @@ class Consumer:
         """A failed batch is tried one by one, so that one bad event does not hold up its neighbours."""
         try:
             await self._deliver([entry])
+            return
         except TemporaryError as error:
             self._temporary[entry[0]] = self._temporary.get(entry[0], 0) + 1
             log.info("event waits", stream=self._stream, group=self._group, entry=entry[0].decode(), error=str(error))
@@ -332,6 +334,7 @@ class Consumer:
         except Exception as error:
             self._failures[entry[0]] = f"{type(error).__name__}: {error}"
             log.exception("event failed", stream=self._stream, group=self._group, entry=entry[0].decode(), error=str(error))
+        self._waiting = True
 
     async def _upkeep(self) -> None:
         """Takes over what dead consumers left, tries again what failed here, trims."""
@@ -339,9 +342,11 @@ class Consumer:
             pending = await self._streams.client.xpending_range(
                 self._stream, self._group, min="-", max="+", count=200, idle=int(self._options.first_backoff_s * 1000)
             )
-        due = [entry for entry in pending if self._is_due(entry)]
-        for entry in due:
-            await self._retry(entry)
+        # Somebody's work that is not acknowledged: this one's to be tried again, or a dead consumer's to be taken over.
+        self._waiting = bool(pending)
+        for entry in pending:
+            if self._is_due(entry):
+                await self._retry(entry)
         if self._untrimmed:
             self._untrimmed = False
             await self._streams.trim(self._stream)
