@@ -32,6 +32,6 @@ class CdnSettings(ServiceSettings):
     files: int = Field(default=100_000, gt=0)
     ratio: int = Field(default=100, gt=0)
     # How often Caddy is asked whether it still has the routes.
-    watch_s: float = Field(default=2.0, gt=0)
+    watch_s: float = Field(default=4.0, gt=0)
     # How often the table, the folders and the edge are compared in full.
     reconcile_s: float = Field(default=10.0, gt=0)

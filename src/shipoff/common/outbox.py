@@ -45,7 +45,7 @@ INBOX_DDL = [
 _BATCH = 500
 # Only for what another process left; a commit of this one wakes the relay at once.
 _SWEEP_S = 4.0
-_CONFIRM_S = 3.0
+_CONFIRM_S = 5.0
 _INBOX_KEPT = "7 days"
 
 _INSERT = sa.text("INSERT INTO outbox (stream, envelope) VALUES (:stream, :envelope)")

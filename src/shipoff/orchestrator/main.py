@@ -35,6 +35,8 @@ from shipoff.orchestrator.settings import OrchestratorSettings
 
 GROUP = "orchestrator"
 _HOUSEKEEPING_S = 60.0
+# Only for what another process left: a change made by this one wakes its loops.
+_LOOK_S = 4.0
 # Beyond the build's own time limit: fetching a slot's builder, and the way of its last message.
 _BUILD_SLACK_S = 60.0
 
@@ -59,7 +61,7 @@ async def running(settings: OrchestratorSettings | None = None) -> AsyncIterator
         await store.set_budget(settings.budget)
         services = await _services(stack)
         logs = log_pb2_grpc.LogServiceStub(await stack.enter_async_context(channel(address("log"))))
-        performer = Performer(store, services, _terms(settings))
+        performer = Performer(store, services, _terms(settings), wake=wake_performer.set)
 
         async def admit() -> None:
             await handlers.admit(store, settings.build_needs)
@@ -70,8 +72,10 @@ async def running(settings: OrchestratorSettings | None = None) -> AsyncIterator
 
         stack.push_async_callback(performer.drain)
         await stack.enter_async_context(outbox.relaying())
-        await stack.enter_async_context(looping("perform", performer.perform_due, every_s=1.0, wake=wake_performer))
-        await stack.enter_async_context(looping("admit", admit, every_s=2.0, wake=wake_admission))
+        await stack.enter_async_context(
+            looping("perform", performer.perform_due, every_s=min(_LOOK_S, settings.lease_s), wake=wake_performer)
+        )
+        await stack.enter_async_context(looping("admit", admit, every_s=_LOOK_S, wake=wake_admission))
         await stack.enter_async_context(looping("sweep", lambda: sweep(store, services), every_s=settings.sweep_s))
         await stack.enter_async_context(looping("housekeeping", keep_house, every_s=_HOUSEKEEPING_S))
         await _consume(stack, database, streams, store, settings)

@@ -47,10 +47,11 @@ class Terms:
 class Performer:
     """The shell around the decisions."""
 
-    def __init__(self, store: Store, outside: Outside, terms: Terms) -> None:
+    def __init__(self, store: Store, outside: Outside, terms: Terms, *, wake: Callable[[], None]) -> None:
         self._store = store
         self._outside = outside
         self._terms = terms
+        self._wake = wake
         self._running: set[asyncio.Task[None]] = set()
         self._actions: dict[Instruction, Callable[[Record, Task], Awaitable[Event | None]]] = {
             Instruction.START_BUILD: self._start_build,
@@ -91,10 +92,16 @@ class Performer:
             except TemporaryError as error:
                 delay_s = min(max(0.2 * 2 ** min(task.tries, 10), error.retry_after_s), _LONGEST_DELAY_S)
                 log.info("instruction waits", instruction=task.instruction, deployment=task.deployment_id, error=str(error))
-                await self._store.put_off(task, delay_s)
+                await self._put_off(task, delay_s)
             except Exception:
                 log.exception("instruction failed", instruction=task.instruction, deployment=task.deployment_id)
-                await self._store.put_off(task, _LONGEST_DELAY_S)
+                await self._put_off(task, _LONGEST_DELAY_S)
+        # There may be more than could be taken at once.
+        self._wake()
+
+    async def _put_off(self, task: Task, delay_s: float) -> None:
+        await self._store.put_off(task, delay_s)
+        asyncio.get_running_loop().call_later(delay_s, self._wake)
 
     async def _renew(self, task: Task) -> None:
         await self._store.renew(task, self._terms.lease_s)

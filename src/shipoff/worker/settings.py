@@ -17,7 +17,7 @@ class WorkerSettings(ServiceSettings):
     # How long a hook is held by one process before another may take it over; above the ten seconds that a try may take.
     lease_s: float = Field(default=30.0, gt=10)
     # How often due deliveries and removals are looked for, besides when something wakes the worker.
-    sweep_s: float = Field(default=2.0, gt=0)
+    sweep_s: float = Field(default=5.0, gt=0)
     # How long finished deliveries are kept, in days.
     kept_days: int = Field(default=7, ge=1)
 
