@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ _COMMAND_S = 30.0
 # A process that stops in mid-transaction (paused, swapped out, cut off) must not hold its locks for longer.
 _IDLE_IN_TRANSACTION_MS = 8000
 _SESSION = {"application_name": "shipoff", "idle_in_transaction_session_timeout": str(_IDLE_IN_TRANSACTION_MS)}
+# Alembic keeps the running migration in module globals.
+_UPGRADING = threading.Lock()
 _MIGRATION_LOCK = 7_305_802_114
 
 Row = sa.RowMapping
@@ -178,7 +181,8 @@ def _upgrade(service: str, url: str) -> None:
     config.set_main_option("path_separator", "newline")
     config.attributes["url"] = url
     config.attributes["lock"] = _MIGRATION_LOCK
-    command.upgrade(config, "head")
+    with _UPGRADING:
+        command.upgrade(config, "head")
 
 
 async def migrate(service: str, url: str) -> None:

@@ -145,13 +145,11 @@ def _code_of(number: int) -> grpc.StatusCode:
     return next(code for code in grpc.StatusCode if code.value[0] == number)
 
 
-async def _checked(requests: AsyncIterator[Message], context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Message]:
+async def _checked(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
+    """What a caller streams. One that leaves in mid-stream ends it without a sign: what has to be whole carries a digest."""
     async for request in requests:
         check(request)
         yield request
-    # A caller that left in mid-stream ends the loop without a sign; what it sent is not the whole.
-    if context.cancelled():
-        raise errors.Unavailable("the caller left before its last message")
 
 
 class _Boundary(grpc.aio.ServerInterceptor):
@@ -169,16 +167,16 @@ class _Boundary(grpc.aio.ServerInterceptor):
 def _wrapped(handler: Any, method: str, ids: Context) -> Any:
     inner = handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
 
-    def prepared(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    def prepared(request: Any) -> Any:
         if handler.request_streaming:
-            return _checked(request, context)
+            return _checked(request)
         check(request)
         return request
 
     async def unary(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         take_on(ids)
         try:
-            return await inner(prepared(request, context), context)
+            return await inner(prepared(request), context)
         except grpc.aio.AbortError:
             raise
         except Exception as error:
@@ -187,7 +185,7 @@ def _wrapped(handler: Any, method: str, ids: Context) -> Any:
     async def streaming(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         take_on(ids)
         try:
-            async for response in inner(prepared(request, context), context):
+            async for response in inner(prepared(request), context):
                 yield response
         except grpc.aio.AbortError:
             raise

@@ -1,0 +1,121 @@
+"""Transactions, errors and migrations on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+
+import pytest
+import sqlalchemy as sa
+
+from shipoff.common.errors import AlreadyExists, InvalidInput, PreconditionFailed, Unavailable
+from shipoff.common.postgres import Database, migrate
+
+
+@pytest.fixture
+async def url(database_url_for) -> str:
+    return await database_url_for("worker")
+
+
+@pytest.fixture
+async def database(url: str) -> AsyncIterator[Database]:
+    async with Database.open(url, pool_size=2) as opened:
+        async with opened.transaction() as tx:
+            await tx.execute(sa.text("CREATE TABLE things (name text PRIMARY KEY, size int CHECK (size > 0))"))
+        yield opened
+
+
+async def add(database: Database, name: str, size: int = 1) -> None:
+    async with database.transaction() as tx:
+        await tx.execute(sa.text("INSERT INTO things VALUES (:name, :size)"), {"name": name, "size": size})
+
+
+async def names(database: Database) -> list[str]:
+    return [row["name"] for row in await database.all(sa.text("SELECT name FROM things ORDER BY name"))]
+
+
+async def test_what_raises_leaves_nothing_behind_and_calls_nobody(database):
+    called: list[str] = []
+
+    async def fail() -> None:
+        async with database.transaction() as tx:
+            tx.after_commit(lambda: called.append("committed"))
+            await tx.execute(sa.text("INSERT INTO things VALUES ('a', 1)"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await fail()
+    assert await names(database) == []
+    assert called == []
+
+
+async def test_a_savepoint_fails_alone(database):
+    async def inner(tx) -> None:
+        async with tx.savepoint():
+            await tx.execute(sa.text("INSERT INTO things VALUES ('b', 1)"))
+            raise RuntimeError
+
+    async with database.transaction() as tx:
+        await tx.execute(sa.text("INSERT INTO things VALUES ('a', 1)"))
+        with pytest.raises(RuntimeError):
+            await inner(tx)
+    assert await names(database) == ["a"]
+
+
+async def test_broken_constraints_have_names_of_their_own(database):
+    await add(database, "a")
+    with pytest.raises(AlreadyExists):
+        await add(database, "a")
+    with pytest.raises(PreconditionFailed):
+        await add(database, "b", size=0)
+    with pytest.raises(InvalidInput, match="NUL"):
+        await add(database, "nul\x00")
+
+
+async def test_a_pool_without_a_free_connection_says_so_and_recovers(database, monkeypatch):
+    monkeypatch.setattr(database._engine.pool, "_timeout", 0.2)
+    async with database.transaction() as one, database.transaction() as two:
+        await one.scalar(sa.text("SELECT 1"))
+        await two.scalar(sa.text("SELECT 1"))
+        with pytest.raises(Unavailable, match="in use"):
+            await names(database)
+    assert await names(database) == []
+
+
+async def test_a_server_that_comes_back_is_used_again(database, backing, eventually):
+    await add(database, "a")
+    await backing.postgres.stop()
+    with pytest.raises(Unavailable):
+        await names(database)
+    await backing.postgres.start()
+
+    async def answers() -> bool:
+        try:
+            return await names(database) == ["a"]
+        except Unavailable:
+            return False
+
+    await eventually(answers)
+
+
+async def test_migrations_at_once_do_not_collide(url):
+    code = f"import asyncio; from shipoff.common.postgres import migrate; asyncio.run(migrate('worker', {url!r}))"
+    processes = [await asyncio.create_subprocess_exec(sys.executable, "-c", code) for _ in range(2)]
+    await asyncio.gather(*(migrate("worker", url) for _ in range(3)))
+    assert [await process.wait() for process in processes] == [0, 0]
+
+
+async def test_a_transaction_that_stands_still_is_ended(url, monkeypatch):
+    from shipoff.common import postgres
+
+    monkeypatch.setitem(postgres._SESSION, "idle_in_transaction_session_timeout", "100")
+
+    async def stand_still() -> None:
+        async with Database.open(url) as database, database.transaction() as tx:
+            await tx.scalar(sa.text("SELECT 1"))
+            await asyncio.sleep(0.5)
+            await tx.scalar(sa.text("SELECT 1"))
+
+    with pytest.raises(Unavailable):
+        await stand_still()

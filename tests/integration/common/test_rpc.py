@@ -1,0 +1,145 @@
+"""Calls between services over a real Unix socket: errors, validation, deadlines, ids, health, reflection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from shipoff.common import errors
+from shipoff.common.ids import new_id
+from shipoff.common.rpc import channel, serving
+from shipoff.common.telemetry import Context, current, working_on
+from shipoff.contracts.detector.v1 import detector_pb2, detector_pb2_grpc
+from shipoff.contracts.log.v1 import log_pb2, log_pb2_grpc
+
+
+class Detector(detector_pb2_grpc.DetectorServiceServicer):
+    """Raises, waits or tells the ids, as the first path says."""
+
+    async def Detect(self, request, context):
+        match request.paths[0]:
+            case "missing":
+                raise errors.NotFound("there is none", field="paths", remedy="add one")
+            case "full":
+                raise errors.Exhausted("full", 7.5)
+            case "defect":
+                raise ZeroDivisionError("a secret: hunter2")
+            case "slow":
+                await asyncio.sleep(30)
+        ids = current()
+        return detector_pb2.DetectResponse(problem=f"{ids.request_id} {ids.tenant_id} {ids.traceparent}")
+
+
+class Logs(log_pb2_grpc.LogServiceServicer):
+    """Streams until the caller leaves."""
+
+    def __init__(self) -> None:
+        self.left = asyncio.Event()
+
+    async def FollowLogs(self, request, context):
+        try:
+            for gap in range(1_000_000):
+                yield log_pb2.FollowLogsResponse(gap=gap)
+                await asyncio.sleep(0)
+        finally:
+            self.left.set()
+
+
+@pytest.fixture
+async def address(shipoff_home: Path) -> str:
+    return f"unix:{shipoff_home}/rpc-{new_id()[-6:]}.sock"
+
+
+@pytest.fixture
+async def logs() -> Logs:
+    return Logs()
+
+
+@pytest.fixture
+async def connected(address: str, logs: Logs) -> AsyncIterator[grpc.aio.Channel]:
+    registrations = [
+        (detector_pb2_grpc.add_DetectorServiceServicer_to_server, Detector()),
+        (log_pb2_grpc.add_LogServiceServicer_to_server, logs),
+    ]
+    async with serving(address, registrations), channel(address) as opened:
+        yield opened
+
+
+async def detect(connected: grpc.aio.Channel, path: str, **options: float) -> detector_pb2.DetectResponse:
+    return await detector_pb2_grpc.DetectorServiceStub(connected).Detect(detector_pb2.DetectRequest(paths=[path]), **options)
+
+
+async def test_what_a_service_raises_is_what_its_caller_sees(connected):
+    with pytest.raises(errors.NotFound, match="there is none") as missing:
+        await detect(connected, "missing")
+    assert (missing.value.field, missing.value.remedy) == ("paths", "add one")
+    with pytest.raises(errors.Exhausted) as full:
+        await detect(connected, "full")
+    assert full.value.retry_after_s == 7.5
+
+
+async def test_a_defect_tells_the_caller_nothing_of_the_inside(connected):
+    with pytest.raises(errors.Internal) as raised:
+        await detect(connected, "defect")
+    assert "hunter2" not in str(raised.value)
+
+
+async def test_every_call_has_a_deadline(connected):
+    with pytest.raises(errors.DeadlineExceeded):
+        await detect(connected, "slow", timeout=0.2)
+
+
+async def test_ids_arrive_and_a_trace_is_begun_where_there_is_none(connected):
+    with working_on(Context(request_id="r", tenant_id="t")) as ids:
+        assert (await detect(connected, "ids")).problem == f"r t {ids.traceparent}"
+
+
+async def test_a_request_that_breaks_its_contract_names_the_field(connected):
+    stub = log_pb2_grpc.LogServiceStub(connected)
+    with pytest.raises(errors.InvalidInput) as raised:
+        async for _ in stub.FollowLogs(log_pb2.FollowLogsRequest(deployment_id="no uuid"), timeout=5):
+            pass
+    assert raised.value.field == "deployment_id"
+
+
+async def test_a_caller_that_leaves_ends_the_stream_on_the_other_side(connected, logs):
+    stub = log_pb2_grpc.LogServiceStub(connected)
+    stream = stub.FollowLogs(log_pb2.FollowLogsRequest(deployment_id=new_id()), timeout=None)
+    async for _ in stream:
+        break
+    await stream.aclose()
+    await asyncio.wait_for(logs.left.wait(), 5)
+
+
+async def test_a_server_that_is_not_there_is_unavailable(address):
+    async with channel(address) as opened:
+        with pytest.raises(errors.Unavailable):
+            await detect(opened, "x")
+
+
+async def test_health_and_reflection_answer(connected, address):
+    async with grpc.aio.insecure_channel(address) as plain:
+        health = await health_pb2_grpc.HealthStub(plain).Check(
+            health_pb2.HealthCheckRequest(service="shipoff.log.v1.LogService")
+        )
+        assert health.status == health_pb2.HealthCheckResponse.SERVING
+
+        async def asked():
+            yield reflection_pb2.ServerReflectionRequest(list_services="")
+
+        async for answer in reflection_pb2_grpc.ServerReflectionStub(plain).ServerReflectionInfo(asked()):
+            names = {service.name for service in answer.list_services_response.service}
+            break
+    assert {"shipoff.detector.v1.DetectorService", "shipoff.log.v1.LogService"} <= names
+
+
+async def test_an_address_that_cannot_be_had_says_so():
+    with pytest.raises(errors.PreconditionFailed, match="cannot listen"):
+        async with serving("unix:/proc/nowhere.sock", []):
+            pass
