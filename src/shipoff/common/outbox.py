@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 
 import sqlalchemy as sa
@@ -129,12 +129,18 @@ class Outbox:
 Handler = Callable[[Transaction, Event], Awaitable[None]]
 
 
-def inboxed(database: Database, consumer: str, handle: Handler) -> BatchHandler:
-    """A batch handler that calls `handle` once for each event ever, its writes and the event's id in one transaction."""
+def inboxed(database: Database, consumer: str, handle: Handler, *, only: Collection[type] = ()) -> BatchHandler:
+    """A batch handler that calls `handle` once for each event ever, its writes and the event's id in one transaction.
+
+    `only` names the messages it is for; others are passed over without a trace. Empty: all.
+    """
 
     async def handle_batch(events: Sequence[Event]) -> None:
+        wanted = [event for event in events if not only or type(event.message) in only]
+        if not wanted:
+            return
         async with database.transaction() as tx:
-            for event in events:
+            for event in wanted:
                 if await tx.execute(_SEEN, {"consumer": consumer, "event_id": event.id}):
                     await handle(tx, event)
 

@@ -125,6 +125,7 @@ class Database:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._reads = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @classmethod
     @asynccontextmanager
@@ -160,13 +161,19 @@ class Database:
 
     async def all(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[Row]:
         """Reads every row outside any other transaction."""
-        async with self.transaction() as tx:
-            return await tx.all(statement, parameters)
+        async with self._reading() as connection:
+            return (await connection.execute(statement, parameters)).mappings().all()
 
     async def one_or_none(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Row | None:
         """Reads the only row, or None."""
-        async with self.transaction() as tx:
-            return await tx.one_or_none(statement, parameters)
+        async with self._reading() as connection:
+            return (await connection.execute(statement, parameters)).mappings().one_or_none()
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for one statement, which is a transaction of its own: no BEGIN and COMMIT around it."""
+        async with _translated(), self._reads.connect() as connection:
+            yield connection
 
 
 def _upgrade(service: str, url: str) -> None:

@@ -30,7 +30,7 @@ _RETRY_S = 0.3
 # How often a deployment that serves is looked at: its next transition may be days away.
 _LIVE_LOOK_S = 2.0
 # Lines travel beside the states and may arrive a little later: the end waits until there are none for this long.
-_QUIET_S, _QUIET_LOOKS = 0.2, 3
+_QUIET_S, _QUIET_LOOKS = 0.15, 2
 _LONGEST_DRAIN_S = 10.0
 _PAGE = 1000
 # RFC 6455, section 7.4.1.
@@ -197,11 +197,14 @@ class Stream:
         """Sends what was logged until the deployment came to rest."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + _LONGEST_DRAIN_S
+        serving = self._deployment.state == types_pb2.DEPLOYMENT_STATE_PRODUCTION
         quiet_looks = 0
         while quiet_looks < _QUIET_LOOKS and loop.time() < deadline_s:
             page = await self._read_page()
             await self._put_lines(page.entries)
-            quiet_looks = 0 if page.entries else quiet_looks + 1
+            # An app that serves goes on talking: only the lines that led here are waited for.
+            late = any(not serving or entry.source != types_pb2.LOG_SOURCE_APP for entry in page.entries)
+            quiet_looks = 0 if late or page.more else quiet_looks + 1
             if not page.more:
                 await asyncio.sleep(_QUIET_S)
 

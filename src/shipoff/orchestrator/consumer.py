@@ -51,8 +51,10 @@ _HANDLERS: dict[type, Callable[[Work, Any], Awaitable[None]]] = {
 }
 
 
+# The messages that are the orchestrator's concern; its own news come along the same stream.
+CONCERN = frozenset(_HANDLERS)
+
+
 async def handle(work: Work, event: StreamEvent) -> None:
-    """Applies one event; what is not the orchestrator's concern is passed over."""
-    handler = _HANDLERS.get(type(event.message))
-    if handler is not None:
-        await handler(work, event.message)
+    """Applies one event of CONCERN."""
+    await _HANDLERS[type(event.message)](work, event.message)

@@ -115,5 +115,5 @@ async def _consume(
         await consumer.handle(store.work(tx), event)
 
     for stream in (DEPLOYMENT_QUEUE, DEPLOYMENT_PROGRESS, RUNTIME_EVENTS):
-        consuming = Consumer(streams, stream, GROUP, inboxed(database, GROUP, handle), options=options)
+        consuming = Consumer(streams, stream, GROUP, inboxed(database, GROUP, handle, only=consumer.CONCERN), options=options)
         await stack.enter_async_context(consuming.running())

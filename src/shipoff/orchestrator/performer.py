@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from shipoff.common.errors import Aborted, NotFound, PermanentError, TemporaryError
-from shipoff.common.lifecycle import looping
+from shipoff.common.lifecycle import background
 from shipoff.orchestrator import handlers
 from shipoff.orchestrator.domain import (
     TERMINAL,
@@ -84,7 +84,7 @@ class Performer:
         await asyncio.gather(*late, return_exceptions=True)
 
     async def _perform(self, task: Task) -> None:
-        async with looping("lease", lambda: self._renew(task), every_s=self._terms.lease_s / 3):
+        async with background("lease", lambda: self._hold(task)):
             try:
                 await handlers.conclude(self._store, task, await self._act(task))
             except Aborted as error:
@@ -103,8 +103,11 @@ class Performer:
         await self._store.put_off(task, delay_s)
         asyncio.get_running_loop().call_later(delay_s, self._wake)
 
-    async def _renew(self, task: Task) -> None:
-        await self._store.renew(task, self._terms.lease_s)
+    async def _hold(self, task: Task) -> None:
+        """Renews the lease while the instruction takes longer than expected; most are done before the first time."""
+        while True:
+            await asyncio.sleep(self._terms.lease_s / 3)
+            await self._store.renew(task, self._terms.lease_s)
 
     async def _act(self, task: Task) -> Event | None:
         record = await self._store.record(task.deployment_id)
