@@ -82,6 +82,16 @@ def test_an_app_that_never_listens_fails_and_the_old_version_serves_on(platform:
     assert live["number"] == 1
 
 
+def test_a_server_that_listens_but_cannot_load_its_app_does_not_go_live(platform: Platform, copied):
+    folder: Path = copied("hello-python")
+    platform.deploy(folder, "unloadable")
+    (folder / "app.py").write_text("import nothing_of_that_name\n" + (folder / "app.py").read_text())
+    deployment = platform.deploy(folder, "unloadable", code=1)
+    assert states(deployment) == ["building", "provisioning", "failed"]
+    assert "Hello from Shipoff" in platform.page("unloadable")
+    assert any("nothing_of_that_name" in line for line in platform.logs("unloadable", "--deployment", "2"))
+
+
 class Visitor:
     """Somebody who reads a page all the time."""
 

@@ -34,6 +34,8 @@ _QUIET = {
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     "COREPACK_ENABLE_DOWNLOAD_PROMPT": "0",
 }
+# The certificates that the machine trusts, as every other tool takes them: a company's own among them.
+_TRUST = {"UV_SYSTEM_CERTS": "true"}
 # What a build leaves has to work in another folder, and be the same the next time.
 _MOVABLE = {
     "UV_VENV_RELOCATABLE": "1",
@@ -70,7 +72,7 @@ def step_environment(assignment: Assignment, step: types_pb2.PlanStep, variables
     """A step's variables: the operator's, the tools' settings, the plan's, the project's; the platform's own come last."""
     caches = {name: str(Path(assignment.caches) / folder) for name, folder in _CACHES.items()}
     own = {**_own(assignment), **caches}
-    return {**base_environment(assignment), **_QUIET, **_MOVABLE, **dict(step.env), **variables, **own}
+    return {**_TRUST, **base_environment(assignment), **_QUIET, **_MOVABLE, **dict(step.env), **variables, **own}
 
 
 class Steps:

@@ -198,7 +198,10 @@ def test_a_refusal_names_the_field_and_the_remedy(platform: Platform) -> None:
 def test_an_interruption_says_that_it_goes_on(platform: Platform) -> None:
     platform.script = [("state", "building", ""), ("line", "build", "working"), ("hang",)]
     program = [sys.executable, "-c", "from shipoff.cli.app import app; app()", "deploy"]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as child:
+    # Where the tests run in the background of a shell, SIGINT is ignored, and children inherit that.
+    heard: dict[str, Any] = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(program, **pipes, text=True, env=dict(os.environ), **heard) as child:
         assert child.stdout is not None
         assert child.stderr is not None
         for line in child.stdout:

@@ -38,6 +38,10 @@ def drop_privileges(uid: str) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
+def _on_path(program: str) -> bool:
+    return any(os.path.exists(f"{folder}/{program}") for folder in os.get_exec_path())  # noqa: PTH110 - before pathlib's import
+
+
 def main(arguments: list[str]) -> int:
     """Does not return when all goes well; else the exit code a shell would give."""
     uid, files, processes, _, *argv = arguments
@@ -54,6 +58,10 @@ def main(arguments: list[str]) -> int:
     try:
         os.execvpe(argv[0], argv, os.environ)  # noqa: S606 - without a shell, as it has to be
     except OSError as error:
+        if "/" not in argv[0] and not _on_path(argv[0]):
+            # A folder of PATH that is closed to this account makes it look like a refusal.
+            sys.stderr.write(f"cannot start {argv[0]!r}: no such program in PATH\n")
+            return _NOT_FOUND
         sys.stderr.write(f"cannot start {argv[0]!r}: {error.strerror}\n")
         return _NOT_FOUND if isinstance(error, FileNotFoundError) else _CANNOT_EXECUTE
 

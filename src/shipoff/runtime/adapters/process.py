@@ -259,9 +259,11 @@ class ProcessDriver:
 
     @staticmethod
     async def _probe(workload: Workload, instance: Instance) -> Probe:
-        if instance.state is InstanceState.STARTING and workload.health_path:
+        if instance.state is not InstanceState.STARTING:
+            return await probes.connect(instance.endpoint)
+        if workload.health_path:
             return await probes.get(instance.endpoint, workload.health_path)
-        return await probes.connect(instance.endpoint)
+        return await probes.answer(instance.endpoint)
 
     def _forget_ended(self, deployment_id: str, known: Collection[InstanceKey]) -> None:
         for key, run in list(self._runs.items()):
