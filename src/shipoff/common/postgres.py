@@ -22,7 +22,13 @@ _POOL_WAIT_S = 5.0
 _COMMAND_S = 30.0
 # A process that stops in mid-transaction (paused, swapped out, cut off) must not hold its locks for longer.
 _IDLE_IN_TRANSACTION_MS = 8000
-_SESSION = {"application_name": "shipoff", "idle_in_transaction_session_timeout": str(_IDLE_IN_TRANSACTION_MS)}
+# Its other transactions may stand in line for the same row: unbounded, each would get the lock in turn and hold it as long.
+_LOCK_WAIT_MS = 4000
+_SESSION = {
+    "application_name": "shipoff",
+    "idle_in_transaction_session_timeout": str(_IDLE_IN_TRANSACTION_MS),
+    "lock_timeout": str(_LOCK_WAIT_MS),
+}
 # Alembic keeps the running migration in module globals.
 _UPGRADING = threading.Lock()
 _MIGRATION_LOCK = 7_305_802_114
@@ -43,6 +49,8 @@ def translate(error: Exception) -> ShipoffError | None:
         # Class 08: connection, 57P: shutdown, 40: serialization or deadlock, 53: out of resources.
         if error.connection_invalidated or state[:2] in ("08", "40") or state[:3] == "57P":
             return Unavailable(f"the database is away: {error.orig}")
+        if state == asyncpg.LockNotAvailableError.sqlstate:
+            return Unavailable("another transaction holds what this one needs", retry_after_s=1.0)
         if state == asyncpg.CharacterNotInRepertoireError.sqlstate:
             return InvalidInput("text with a NUL character cannot be stored")
         if state[:2] == "53":

@@ -119,3 +119,20 @@ async def test_a_transaction_that_stands_still_is_ended(url, monkeypatch):
 
     with pytest.raises(Unavailable):
         await stand_still()
+
+
+async def test_a_lock_is_not_waited_for_as_long_as_its_holder_likes(url, monkeypatch):
+    """Where a paused process has several transactions in line for one row, none of them may get it after the other."""
+    from shipoff.common import postgres
+
+    monkeypatch.setitem(postgres._SESSION, "lock_timeout", "100")
+    locked = sa.text("SELECT pg_advisory_xact_lock(7)")
+    async with Database.open(url) as database, database.transaction() as holder:
+        await holder.scalar(locked)
+        with pytest.raises(Unavailable, match="another transaction"):
+            await _scalar(database, locked)
+
+
+async def _scalar(database: Database, statement: sa.TextClause) -> None:
+    async with database.transaction() as tx:
+        await tx.scalar(statement)
