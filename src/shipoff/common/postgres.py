@@ -20,13 +20,14 @@ from shipoff.common.failpoints import crossing
 
 _POOL_WAIT_S = 5.0
 _COMMAND_S = 30.0
-# A process that stops in mid-transaction (paused, swapped out, cut off) must not hold its locks for longer.
-_IDLE_IN_TRANSACTION_MS = 8000
+# A process that stops in mid-transaction (paused, swapped out, cut off) must not hold its locks for longer. A limit on idle
+# transactions is not enough: between the two messages of one statement a transaction counts as active.
+_TRANSACTION_MS = 10_000
 # Its other transactions may stand in line for the same row: unbounded, each would get the lock in turn and hold it as long.
 _LOCK_WAIT_MS = 4000
 _SESSION = {
     "application_name": "shipoff",
-    "idle_in_transaction_session_timeout": str(_IDLE_IN_TRANSACTION_MS),
+    "transaction_timeout": str(_TRANSACTION_MS),
     "lock_timeout": str(_LOCK_WAIT_MS),
 }
 # Alembic keeps the running migration in module globals.

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from shipoff.common.config import address, load
-from shipoff.common.lifecycle import looping
+from shipoff.common.lifecycle import background, looping
 from shipoff.common.outbox import Outbox, clean_inbox, inboxed
 from shipoff.common.postgres import Database, Transaction, migrate
 from shipoff.common.rpc import channel, serving
@@ -58,10 +58,13 @@ async def running(settings: OrchestratorSettings | None = None) -> AsyncIterator
             wake_performer.set()
 
         store = PostgresStore(database, outbox, limits=_limits(settings), changed=changed)
-        await store.set_budget(settings.budget)
         services = await _services(stack)
         logs = log_pb2_grpc.LogServiceStub(await stack.enter_async_context(channel(address("log"))))
         performer = Performer(store, services, _terms(settings), wake=wake_performer.set)
+
+        async def take_over_budget() -> None:
+            await store.set_budget(settings.budget)
+            wake_admission.set()
 
         async def admit() -> None:
             await handlers.admit(store, settings.build_needs)
@@ -71,6 +74,8 @@ async def running(settings: OrchestratorSettings | None = None) -> AsyncIterator
             await clean_inbox(database)
 
         stack.push_async_callback(performer.drain)
+        # Beside the rest: whoever holds the budget's row, paused in mid-transaction, must not keep another one from starting.
+        await stack.enter_async_context(background("budget", take_over_budget))
         await stack.enter_async_context(outbox.relaying())
         await stack.enter_async_context(
             looping("perform", performer.perform_due, every_s=min(_LOOK_S, settings.lease_s), wake=wake_performer)

@@ -106,19 +106,25 @@ async def test_migrations_at_once_do_not_collide(url):
     assert [await process.wait() for process in processes] == [0, 0]
 
 
-async def test_a_transaction_that_stands_still_is_ended(url, monkeypatch):
+@pytest.mark.parametrize("in_mid_statement", [False, True])
+async def test_a_transaction_that_stands_still_is_ended(url, database, monkeypatch, in_mid_statement: bool):
+    """Also one that is paused between the messages that prepare and run a statement, which is not idle to the server."""
     from shipoff.common import postgres
 
-    monkeypatch.setitem(postgres._SESSION, "idle_in_transaction_session_timeout", "100")
+    monkeypatch.setitem(postgres._SESSION, "transaction_timeout", "100")
 
     async def stand_still() -> None:
-        async with Database.open(url) as database, database.transaction() as tx:
-            await tx.scalar(sa.text("SELECT 1"))
-            await asyncio.sleep(0.5)
+        async with Database.open(url) as other, other.transaction() as tx:
+            await tx.execute(sa.text("INSERT INTO things VALUES ('held', 1)"))
+            if in_mid_statement:
+                raw = await tx.connection.get_raw_connection()
+                await raw.driver_connection.prepare("SELECT 2")
+            await asyncio.wait_for(add(database, "held"), 5)
             await tx.scalar(sa.text("SELECT 1"))
 
     with pytest.raises(Unavailable):
         await stand_still()
+    assert await names(database) == ["held"]
 
 
 async def test_a_lock_is_not_waited_for_as_long_as_its_holder_likes(url, monkeypatch):

@@ -97,7 +97,7 @@ _RELEASE = _sql(
 _BUDGET = "SELECT cpu_millis, memory_bytes, cpu_millis_reserved, memory_bytes_reserved FROM budget"
 _SET_BUDGET = _sql(
     "UPDATE budget SET cpu_millis = GREATEST(:cpu, cpu_millis_reserved),"
-    " memory_bytes = GREATEST(:memory, memory_bytes_reserved)"
+    " memory_bytes = GREATEST(:memory, memory_bytes_reserved) WHERE (cpu_millis, memory_bytes) <> (:cpu, :memory)"
 )
 _QUEUED = (
     f"SELECT {COLUMNS}, count(*) FILTER (WHERE state = 'building') OVER (PARTITION BY team_id) AS team_running,"
