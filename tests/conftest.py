@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from neighbours import redis_servers
 from redis.asyncio import Redis
 
 from shipoff.common import postgres
@@ -94,13 +95,40 @@ async def database_url_for(backing: Backing) -> Callable[[str], Awaitable[str]]:
     return backing.fresh_database
 
 
+async def _emptied(url: str) -> str:
+    client = Redis.from_url(url, legacy_responses=False)
+    await client.flushall()
+    await client.aclose()
+    return url
+
+
 @pytest.fixture
 async def redis_url(backing: Backing) -> str:
     """The URL of an empty Valkey."""
-    client = Redis.from_url(backing.redis_url, legacy_responses=False)
-    await client.flushall()
-    await client.aclose()
-    return backing.redis_url
+    return await _emptied(backing.redis_url)
+
+
+@pytest.fixture(scope="session")
+async def redis7(shipoff_home: Path) -> AsyncIterator[Valkey | None]:
+    """Redis 7, not started yet; None where it is not installed."""
+    if redis_servers.missing():
+        yield None
+        return
+    server = redis_servers.Redis7(shipoff_home / "redis7")
+    yield server
+    await server.stop()
+
+
+@pytest.fixture(params=["valkey9", "redis7"])
+async def redis_server(request: pytest.FixtureRequest, backing: Backing, redis7: Valkey | None) -> Valkey:
+    """An empty server to stop and start, once Valkey and once Redis 7: for what depends on the server itself."""
+    server = backing.valkey if request.param == "valkey9" else redis7
+    if server is None:
+        pytest.skip(redis_servers.missing())
+    if server.child is None or not server.child.running:
+        await server.start()
+    await _emptied(server.url)
+    return server
 
 
 Eventually = Callable[..., Awaitable[Any]]

@@ -53,6 +53,7 @@ class World:
     streams_open: set[str] = field(default_factory=set)
     workloads: set[str] = field(default_factory=set)
     audit_is_away: bool = False
+    dead: list[worker_pb2.DeadEvent] = field(default_factory=list)
 
     def user(self, name: str, *memberships: tuple[str, int]) -> str:
         """A user with these roles; its token."""
@@ -64,6 +65,7 @@ class World:
                 for number, (team_id, role) in enumerate(memberships)
             ],
             token_id=new_id(),
+            platform_team_id=self.team_id,
         )
         return secret
 
@@ -394,6 +396,33 @@ class Worker(_Recording, worker_pb2_grpc.WorkerServiceServicer):
     async def DeleteHook(self, request: Any, context: Any) -> Any:
         self.note(request)
         return worker_pb2.DeleteHookResponse()
+
+    async def ListDeadEvents(self, request: Any, context: Any) -> Any:
+        self.note(request)
+        return worker_pb2.ListDeadEventsResponse(events=self.world.dead)
+
+    async def GetDeadEvent(self, request: Any, context: Any) -> Any:
+        self.note(request)
+        return worker_pb2.GetDeadEventResponse(event=self._dead(request.id), payload_json='{"attempt": "1"}')
+
+    async def ReplayDeadEvents(self, request: Any, context: Any) -> Any:
+        self.note(request)
+        return worker_pb2.ReplayDeadEventsResponse(count=self._take(request.events))
+
+    async def DropDeadEvents(self, request: Any, context: Any) -> Any:
+        self.note(request)
+        return worker_pb2.DropDeadEventsResponse(count=self._take(request.events))
+
+    def _dead(self, event_id: str) -> worker_pb2.DeadEvent:
+        for event in self.world.dead:
+            if event.id == event_id:
+                return event
+        raise NotFound("no such dead letter")
+
+    def _take(self, choice: worker_pb2.DeadEventChoice) -> int:
+        taken = [self._dead(choice.id)] if choice.id else list(self.world.dead)
+        self.world.dead = [event for event in self.world.dead if event not in taken]
+        return len(taken)
 
 
 _SERVICES: list[tuple[str, Any, Callable[[World], object]]] = [

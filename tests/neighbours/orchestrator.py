@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from neighbours.histories import Route
+
 from shipoff.common.config import address
 from shipoff.common.errors import Aborted, NotFound, Unavailable
 from shipoff.common.ids import new_id
@@ -105,6 +107,8 @@ class Edge(cdn_pb2_grpc.CdnServiceServicer):
     routes: dict[tuple[str, str], cdn_pb2.Route] = field(default_factory=dict)
     published: list[str] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
+    # Every word about a route that it took, for the check of histories.
+    told: list[Route] = field(default_factory=list)
     # Called after a switch, before its answer leaves.
     after_switch: Callable[[str], None] | None = None
 
@@ -118,6 +122,7 @@ class Edge(cdn_pb2_grpc.CdnServiceServicer):
             raise Aborted("a newer route stands")
         self.routes[place] = request.route
         self.history.append(request.route.deployment_id)
+        self.told.append(Route(place, request.route.deployment_id, request.route.fence))
         if self.after_switch:
             self.after_switch(request.route.deployment_id)
         return cdn_pb2.SetRouteResponse()
@@ -125,6 +130,7 @@ class Edge(cdn_pb2_grpc.CdnServiceServicer):
     async def RemoveRoute(self, request, context):
         place = (request.project_id, request.environment)
         if place in self.routes and self.routes[place].deployment_id == request.deployment_id:
+            self.told.append(Route(place, "", self.routes[place].fence))
             del self.routes[place]
         return cdn_pb2.RemoveRouteResponse()
 

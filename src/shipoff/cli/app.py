@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from shipoff.cli import account, hooks, logs, projects, releases, variables
+from shipoff.cli import account, events, hooks, logs, projects, releases, variables
 
 app = typer.Typer(
     name="shipoff",
@@ -37,3 +37,4 @@ app.command("destroy")(projects.destroy)
 app.add_typer(account.tokens, name="tokens")
 app.add_typer(account.members, name="members")
 app.add_typer(hooks.app, name="hooks")
+app.add_typer(events.app, name="events")

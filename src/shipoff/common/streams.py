@@ -44,7 +44,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 
 MAX_TRIES = 5
-_FIELD = b"e"
+# The newest dead letters of a stream; each is an event that somebody has to look at, so that more is a flood of the same.
+DEAD_KEPT = 10_000
+# The fields of an entry: the envelope, and the only group that it is for where it is not for all of them.
+PAYLOAD = b"e"
+RECIPIENT = b"to"
 _EPOCH_KEY = "shipoff:epoch"
 _COMMAND_S = 5.0
 
@@ -102,13 +106,19 @@ def parse_entry_id(text: bytes | str | int) -> EntryId:
     return int(milliseconds), int(sequence or 0)
 
 
+def dead_stream(stream: str) -> str:
+    """Where a stream's dead letters are."""
+    return f"{stream}.dead"
+
+
 def format_entry_id(entry_id: EntryId) -> str:
     """The opposite of parse_entry_id."""
     return f"{entry_id[0]}-{entry_id[1]}"
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """Raises Unavailable and Exhausted instead of the driver's errors."""
     try:
         yield
     except (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError) as error:
@@ -156,11 +166,11 @@ class Streams:
 
     async def append(self, stream: str, envelopes: Sequence[bytes]) -> Published:
         """Appends serialized envelopes in one transaction of Redis'. Raises Unavailable, Exhausted."""
-        with _translated():
+        with translated():
             pipe = self.client.pipeline(transaction=True)
             self._ask_epoch(pipe)
             for data in envelopes:
-                pipe.xadd(stream, {_FIELD: data})
+                pipe.xadd(stream, {PAYLOAD: data})
             crossing("before publish")
             answers = await pipe.execute()
             crossing("after publish")
@@ -179,14 +189,14 @@ class Streams:
 
     async def epoch(self) -> str:
         """Names the present life of the server: it changes with a restart (its last second may be lost) and a FLUSHALL."""
-        with _translated():
+        with translated():
             pipe = self.client.pipeline(transaction=True)
             self._ask_epoch(pipe)
             return self._epoch(await pipe.execute())
 
     async def done_before(self, stream: str) -> EntryId | None:
         """Every entry below this id has been acknowledged by all groups; None while a group does not exist yet."""
-        with _translated():
+        with translated():
             if not await self.client.exists(stream):
                 return None
             groups = {g["name"].decode(): g for g in await self.client.xinfo_groups(stream)}
@@ -210,7 +220,7 @@ class Streams:
         """Removes what every group is done with."""
         edge = await self.done_before(stream)
         if edge is not None and edge > (0, 1):
-            with _translated():
+            with translated():
                 await self.client.xtrim(stream, minid=format_entry_id(edge), approximate=False)
 
 
@@ -241,6 +251,7 @@ class Consumer:
         self._streams = streams
         self._stream = stream
         self._group = group
+        self._recipient = group.encode()
         self._handle = handle
         self._options = options or ConsumerOptions()
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -274,7 +285,7 @@ class Consumer:
         return self._options.upkeep_s / 4 if self._waiting else self._options.upkeep_s
 
     async def _ensure_group(self) -> None:
-        with _translated():
+        with translated():
             try:
                 await self._streams.client.xgroup_create(self._stream, self._group, id="0", mkstream=True)
             except redis_errors.ResponseError as error:
@@ -286,7 +297,7 @@ class Consumer:
 
     async def _read(self, reader: aioredis.Redis) -> list[tuple[bytes, bytes]]:
         try:
-            with _translated():
+            with translated():
                 answer = await reader.xreadgroup(
                     self._group, self.name, {self._stream: ">"}, count=self._options.batch, block=self._block_ms()
                 )
@@ -296,7 +307,16 @@ class Consumer:
             # Redis lost everything: begin again; the outboxes publish again what was under way.
             await self._ensure_group()
             return []
-        return [entry for entries in _per_stream(answer) for entry in entries]
+        return await self._own([entry for entries in _per_stream(answer) for entry in entries])
+
+    async def _own(self, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> list[tuple[bytes, bytes]]:
+        """The entries with their payloads; acknowledges those that were replayed for another group alone."""
+        others = [entry_id for entry_id, fields in entries if fields.get(RECIPIENT, self._recipient) != self._recipient]
+        if others:
+            with translated():
+                await self._streams.client.xack(self._stream, self._group, *others)
+            self._untrimmed = True
+        return [(entry_id, fields.get(PAYLOAD, b"")) for entry_id, fields in entries if entry_id not in others]
 
     async def _process(self, entries: Sequence[tuple[bytes, bytes]]) -> None:
         if len(entries) == 1:
@@ -314,7 +334,7 @@ class Consumer:
         with working_on(Context(tenant_id=first.tenant_id if len(events) == 1 else "", traceparent=first.traceparent)):
             await self._handle(events)
         crossing("before acknowledgement")
-        with _translated():
+        with translated():
             await self._streams.client.xack(self._stream, self._group, *(entry_id for entry_id, _ in entries))
         crossing("after acknowledgement")
         self._untrimmed = True
@@ -338,7 +358,7 @@ class Consumer:
 
     async def _upkeep(self) -> None:
         """Takes over what dead consumers left, tries again what failed here, trims."""
-        with _translated():
+        with translated():
             pending = await self._streams.client.xpending_range(
                 self._stream, self._group, min="-", max="+", count=200, idle=int(self._options.first_backoff_s * 1000)
             )
@@ -363,7 +383,7 @@ class Consumer:
         entry_id, tries = entry["message_id"], int(entry["times_delivered"])
         # A wait for something that is away is no try of the event's.
         count = 1 if entry_id in self._temporary else tries + 1
-        with _translated():
+        with translated():
             claimed: list[Any] = await self._streams.client.xclaim(
                 self._stream,
                 self._group,
@@ -374,13 +394,15 @@ class Consumer:
             )
         for claimed_id, fields in claimed:
             if fields is None:
-                with _translated():
+                with translated():
                     await self._streams.client.xack(self._stream, self._group, claimed_id)
-            elif tries >= self._options.max_tries and entry_id not in self._temporary:
+                continue
+            own = await self._own([(claimed_id, fields)])
+            if own and tries >= self._options.max_tries and entry_id not in self._temporary:
                 reason = self._failures.get(entry_id, "its consumer died while handling it")
-                await self._bury((claimed_id, fields[_FIELD]), reason=reason, tries=tries)
+                await self._bury(own[0], reason=reason, tries=tries)
             else:
-                await self._process([(claimed_id, fields[_FIELD])])
+                await self._process(own)
 
     async def _bury(self, entry: tuple[bytes, bytes], *, reason: str, tries: int) -> None:
         """Moves an entry to the dead letters, with the reason, in one transaction of Redis'."""
@@ -393,17 +415,20 @@ class Consumer:
             tries=tries,
         )
         fields: dict[Any, Any] = {
-            _FIELD: entry[1],
+            PAYLOAD: entry[1],
             "group": self._group,
             "entry": entry[0],
             "reason": reason,
             "tries": tries,
         }
-        with _translated():
+        with translated():
             pipe = self._streams.client.pipeline(transaction=True)
-            pipe.xadd(f"{self._stream}.dead", fields)
+            pipe.xadd(dead_stream(self._stream), fields)
             pipe.xack(self._stream, self._group, entry[0])
-            await pipe.execute()
+            pipe.xtrim(dead_stream(self._stream), maxlen=DEAD_KEPT, approximate=False)
+            _, _, dropped = await pipe.execute()
+        if dropped:
+            log.error("dead letters dropped", stream=self._stream, count=dropped, kept=DEAD_KEPT)
         self._forget(entry[0])
 
     def _forget(self, entry_id: bytes) -> None:
@@ -411,11 +436,11 @@ class Consumer:
         self._failures.pop(entry_id, None)
 
 
-def _per_stream(answer: Any) -> Iterator[list[tuple[bytes, bytes]]]:
+def _per_stream(answer: Any) -> Iterator[list[tuple[bytes, dict[bytes, bytes]]]]:
     """The entries of an XREADGROUP answer, in RESP3's form (a map) as in RESP2's (a list)."""
     if not answer:
         return
     batches = answer.values() if isinstance(answer, dict) else (entries for _, entries in answer)
     for batch in batches:
         for entries in batch if batch and isinstance(batch[0], list) else [batch]:
-            yield [(entry_id, fields[_FIELD]) for entry_id, fields in entries if fields]
+            yield [(entry_id, fields) for entry_id, fields in entries if fields]

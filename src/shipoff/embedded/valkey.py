@@ -48,7 +48,7 @@ class Valkey:
         self._configure()
         program = Program(
             name=self.name,
-            argv=(str(binaries.valkey(self._layout, self._account)), str(self._folder / "valkey.conf")),
+            argv=(self._binary(), str(self._folder / "valkey.conf")),
             pid_file=self._layout.run / "valkey.pid",
             log_file=self._layout.log / "valkey.log",
             account=self._account,
@@ -61,6 +61,9 @@ class Valkey:
         """Writes what it has and stops."""
         if self._child is not None:
             await self._child.stop()
+
+    def _binary(self) -> str:
+        return str(binaries.valkey(self._layout, self._account))
 
     def _configure(self) -> None:
         settings = {

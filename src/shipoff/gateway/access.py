@@ -71,6 +71,15 @@ class Access:
         check_role(self.principal, team_id, needs=needs, missing=NotFound(f"there is no team {team_id}"))
         return team_id
 
+    def platform(self) -> str:
+        """The id of the team that runs the platform, for its owners. Raises PermissionDenied for everybody else."""
+        team_id = self.principal.platform_team_id
+        if not team_id or self.principal.roles.get(team_id) is not Role.OWNER:
+            raise PermissionDenied(
+                "this is for owners of the team that the platform was set up with", remedy="ask whoever runs the platform"
+            )
+        return team_id
+
     async def project(self, id_or_name: str, *, needs: Role) -> project_pb2.Project:
         """Loads a project. Raises NotFound, PermissionDenied."""
         missing = NotFound(f"there is no project {id_or_name}", remedy="see the list of your projects")
@@ -184,6 +193,10 @@ def _deployment(needs: Role) -> Callable[..., AsyncIterator[orchestrator_pb2.Dep
     return deployment
 
 
+def _platform_team(reach: Reach) -> str:
+    return reach.platform()
+
+
 # What a route writes in its signature: the object out of the path, checked.
 ViewedTeam = Annotated[str, Depends(_team(Role.VIEWER))]
 OwnedTeam = Annotated[str, Depends(_team(Role.OWNER))]
@@ -192,3 +205,4 @@ ChangedProject = Annotated[project_pb2.Project, Depends(_project(Role.DEVELOPER)
 OwnedProject = Annotated[project_pb2.Project, Depends(_project(Role.OWNER))]
 ViewedDeployment = Annotated[orchestrator_pb2.Deployment, Depends(_deployment(Role.VIEWER))]
 ChangedDeployment = Annotated[orchestrator_pb2.Deployment, Depends(_deployment(Role.DEVELOPER))]
+OperatingTeam = Annotated[str, Depends(_platform_team)]

@@ -34,7 +34,7 @@ class Role(IntEnum):
 
 @dataclass(frozen=True)
 class Principal:
-    """A caller who proved who it is. `roles` by team id."""
+    """A caller who proved who it is. `roles` by team id; the owners of `platform_team_id` run the platform."""
 
     user_id: str
     email: str
@@ -42,6 +42,7 @@ class Principal:
     token_id: str
     roles: Mapping[str, Role]
     team_names: Mapping[str, str]
+    platform_team_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,4 +140,5 @@ def _principal(answer: identity_pb2.AuthenticateResponse) -> Principal:
         token_id=answer.token_id,
         roles={membership.team.id: Role(membership.role) for membership in answer.memberships},
         team_names={membership.team.id: membership.team.name for membership in answer.memberships},
+        platform_team_id=answer.platform_team_id,
     )

@@ -74,11 +74,12 @@ class NewToken:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a token belongs to."""
+    """Who a token belongs to. `platform_team_id` is the team whose owners run the platform; empty before it was set up."""
 
     user: User
     memberships: tuple[Membership, ...]
     token_id: str
+    platform_team_id: str = ""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,12 @@ class IdentityServer(identity_pb2_grpc.IdentityServiceServicer):
     async def Authenticate(self, request: pb.AuthenticateRequest, context: object) -> pb.AuthenticateResponse:
         identity = await self._accounts.authenticate(request.secret)
         memberships = [_membership(membership) for membership in identity.memberships]
-        return pb.AuthenticateResponse(user=_user(identity.user), memberships=memberships, token_id=identity.token_id)
+        return pb.AuthenticateResponse(
+            user=_user(identity.user),
+            memberships=memberships,
+            token_id=identity.token_id,
+            platform_team_id=identity.platform_team_id,
+        )
 
     async def CreateToken(self, request: pb.CreateTokenRequest, context: object) -> pb.CreateTokenResponse:
         expires_at = request.expires_at.ToDatetime(UTC) if request.HasField("expires_at") else None

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from shipoff.common.config import address, load
+from shipoff.common.deadletters import DeadLetters
 from shipoff.common.lifecycle import looping
 from shipoff.common.objects import ObjectStore
 from shipoff.common.outbox import clean_inbox, inboxed
@@ -59,7 +60,8 @@ async def running(settings: WorkerSettings | None = None) -> AsyncIterator[None]
         await stack.enter_async_context(looping("remove objects", remove, every_s=settings.sweep_s, wake=wake_removal))
         await stack.enter_async_context(looping("housekeeping", keep_house, every_s=_HOUSEKEEPING_S))
         await _consume(stack, database, streams, store)
-        registration = (worker_pb2_grpc.add_WorkerServiceServicer_to_server, WorkerServer(store, sender, sealer))
+        servicer = WorkerServer(store, sender, sealer, DeadLetters(streams))
+        registration = (worker_pb2_grpc.add_WorkerServiceServicer_to_server, servicer)
         await stack.enter_async_context(serving(settings.listen or address("worker"), [registration]))
         yield
 

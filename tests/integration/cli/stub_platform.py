@@ -90,6 +90,7 @@ class Platform:
         self.deployments: dict[str, Deployment] = {}
         self.variables: dict[str, str] = {}
         self.hooks: list[Json] = []
+        self.dead: list[Json] = []
         self.script: list[Step] = list(LIVE)
         self.sources: dict[str, bytes] = {}
         self.bodies: list[tuple[str, str, Json]] = []
@@ -303,6 +304,24 @@ class Interface:
         self.platform.hooks.clear()
         return Response(status_code=204)
 
+    async def dead(self, request: Request) -> Response:
+        return JSONResponse({"items": self.platform.dead})
+
+    async def dead_one(self, request: Request) -> Response:
+        found = [event for event in self.platform.dead if event["id"] == request.path_params["id"]]
+        if not found:
+            return problem(404, "there is no dead letter of that id", field="id")
+        if request.method == "GET":
+            return JSONResponse({**found[0], "payload": {"attempt": "1"}})
+        self.platform.dead.remove(found[0])
+        return Response(status_code=204) if request.method == "DELETE" else JSONResponse({"count": 1})
+
+    async def dead_all(self, request: Request) -> Response:
+        await self._body(request)
+        count = len(self.platform.dead)
+        self.platform.dead.clear()
+        return JSONResponse({"count": count})
+
     async def queue(self, request: Request) -> Response:
         entry = {"deployment_id": "d", "project_id": "p", "project_name": "app", "environment": "production", "number": 4}
         entry |= {"state": "queued", "position": 1, "needs": {}, "waits_for": "memory", "queued_at": START.isoformat()}
@@ -377,6 +396,10 @@ class Interface:
             Route(f"{project}/hooks", self.hooks, methods=both),
             Route(f"{project}/hooks/h1", self.hook, methods=["DELETE"]),
             Route("/v1/queue", self.queue),
+            Route("/v1/events/dead", self.dead),
+            Route("/v1/events/dead/{action:str}", self.dead_all, methods=["POST"]),
+            Route("/v1/events/dead/{id}", self.dead_one, methods=["GET", "DELETE"]),
+            Route("/v1/events/dead/{id}/replay", self.dead_one, methods=["POST"]),
             Route("/v1/deployments/{id}", self.deployment),
             Route("/v1/deployments/{id}/logs", self.logs),
             WebSocketRoute("/v1/deployments/{id}/logs", self.stream),

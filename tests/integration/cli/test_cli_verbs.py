@@ -384,6 +384,39 @@ def test_scale_queue_hooks_tokens_members(platform: Platform) -> None:
     assert "ann@example.com" in run("members", "list").stdout
 
 
+def dead_event(number: int) -> dict[str, object]:
+    return {
+        "id": f"logs.ingest:{number}-0",
+        "stream": "logs.ingest",
+        "group": "log",
+        "reason": "ValueError: no",
+        "tries": 5,
+        "buried_at": "2026-01-01T00:00:00Z",
+        "event_id": "e",
+        "event_type": "shipoff.events.v1.LogBatch",
+        "team_id": "t",
+        "event_time": "2026-01-01T00:00:00Z",
+    }
+
+
+def test_dead_events_are_listed_shown_replayed_and_dropped(platform: Platform) -> None:
+    platform.dead.extend(dead_event(number) for number in range(4))
+    listed = run("events", "dead", "list").stdout
+    assert "logs.ingest:3-0" in listed
+    assert "ValueError: no" in listed
+    assert lines(run("events", "dead", "list", "--json"))[0]["items"][0]["tries"] == 5
+    assert '"attempt": "1"' in run("events", "dead", "show", "logs.ingest:0-0").stdout
+    assert "1 event given back" in run("events", "dead", "replay", "logs.ingest:0-0").stdout
+    assert "no dead letter" in run("events", "dead", "show", "logs.ingest:0-0", code=4).stderr
+    assert "--yes" in run("events", "dead", "drop", "logs.ingest:1-0", code=2).stderr
+    assert lines(run("events", "dead", "drop", "logs.ingest:1-0", "--yes", "--json")) == [{"dropped": 1}]
+    assert "2 events given back" in run("events", "dead", "replay", "--all", "--stream", "logs.ingest").stdout
+    assert platform.bodies[-1][2] == {"stream": "logs.ingest", "group": ""}
+    assert "No event is dead" in run("events", "dead", "list").stdout
+    for wrong in (["replay"], ["drop", "--yes"], ["replay", "x", "--all"], ["replay", "x", "--group", "log"]):
+        run("events", "dead", *wrong, code=2)
+
+
 def test_destroy_wants_to_be_confirmed(platform: Platform) -> None:
     platform.add_project("my-app")
     assert "--yes" in run("destroy", code=2).stderr

@@ -1,4 +1,4 @@
-"""Streams, outbox and inbox on a real Valkey and a real PostgreSQL."""
+"""Streams, outbox and inbox on a real Valkey, a real Redis 7 and a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from shipoff.common.streams import (
     envelope,
 )
 from shipoff.contracts.events.v1 import events_pb2
+from shipoff.embedded.valkey import Valkey
 
 QUICK = ConsumerOptions(
     block_ms=50, reclaim_idle_s=0.3, first_backoff_s=0.05, longest_backoff_s=0.2, max_tries=3, upkeep_s=0.05
@@ -29,8 +30,8 @@ QUICK = ConsumerOptions(
 
 
 @pytest.fixture
-async def streams(redis_url: str) -> AsyncIterator[Streams]:
-    async with Streams.open(redis_url) as opened:
+async def streams(redis_server: Valkey) -> AsyncIterator[Streams]:
+    async with Streams.open(redis_server.url) as opened:
         yield opened
 
 

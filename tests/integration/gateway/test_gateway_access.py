@@ -17,6 +17,8 @@ from shipoff.gateway.settings import GatewaySettings
 OPEN = {"/healthz", "/v1/info", "/v1/setup", "/webhooks/github"}
 # These are about the caller alone.
 OWN = {"/v1/me", "/v1/tokens", "/v1/tokens/{token_id}", "/v1/teams", "/v1/queue"}
+# These are for owners of the team that runs the platform.
+OPERATING = {f"/v1/events/dead{path}" for path in ("", "/replay", "/drop", "/{event_id}", "/{event_id}/replay")}
 # GET lists the caller's own, POST checks the team in its body.
 COLLECTION = "/v1/projects"
 BODIES: dict[str, Any] = {
@@ -32,6 +34,8 @@ BODIES: dict[str, Any] = {
     "POST /v1/projects": {"name": "x"},
     "POST /v1/tokens": {"name": "x"},
     "POST /v1/teams": {"name": "x"},
+    "POST /v1/events/dead/replay": {},
+    "POST /v1/events/dead/drop": {},
 }
 
 
@@ -62,7 +66,8 @@ def operations() -> Iterator[Operation]:
 
 
 GUARDED = [operation for operation in operations() if operation.path not in OPEN]
-OF_A_TEAM = [operation for operation in GUARDED if operation.path not in OWN and operation.path != COLLECTION]
+OF_A_TEAM = [operation for operation in GUARDED if operation.path not in OWN | OPERATING and operation.path != COLLECTION]
+OF_THE_PLATFORM = [operation for operation in GUARDED if operation.path in OPERATING]
 
 
 def test_the_document_lists_every_route() -> None:
@@ -114,6 +119,24 @@ async def test_a_viewer_changes_nothing(shared_rig: Any, operation: Operation) -
     answer = await shared_rig.call(operation.method, url, token=shared_rig.viewer, **operation.body)
     assert answer.status_code == 403
     assert {name for name, _ in shared_rig.world.calls} <= {"Authenticate", "GetProject", "GetDeployment"}
+
+
+@pytest.mark.parametrize("operation", OF_THE_PLATFORM, ids=lambda o: f"{o.method} {o.path}")
+@pytest.mark.parametrize("who", ["stranger", "developer", "viewer", "loner"])
+async def test_what_is_the_platforms_is_for_its_owners(shared_rig: Any, operation: Operation, who: str) -> None:
+    """The stranger owns another team; the developer is in the platform's own."""
+    answer = await shared_rig.call(operation.method, operation.url(), token=getattr(shared_rig, who), **operation.body)
+    assert (answer.status_code, "owners of the team" in answer.json()["detail"]) == (403, True)
+    assert {name for name, _ in shared_rig.world.calls} <= {"Authenticate"}
+
+
+def test_there_are_routes_of_the_platforms() -> None:
+    assert {operation.path for operation in OF_THE_PLATFORM} == OPERATING
+
+
+async def test_nobody_runs_a_platform_without_a_team_of_its_own(rig: Any) -> None:
+    rig.world.tokens[rig.owner].platform_team_id = ""
+    assert (await rig.call("GET", "/v1/events/dead", token=rig.owner)).status_code == 403
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,15 @@ async def test_the_first_owner_signs_in_with_the_returned_secret(identity: Any) 
     assert [(m.team.name, m.role) for m in found.memberships] == [("acme", pb.ROLE_OWNER)]
 
 
+async def test_everybody_is_told_which_team_runs_the_platform(identity: Any) -> None:
+    made = await identity.first_owner()
+    request = pb.CreateTeamRequest(owner_user_id=made.user.id, name="another")
+    team = (await identity.stub.CreateTeam(request)).team
+    added = await identity.stub.AddMember(pb.AddMemberRequest(team_id=team.id, email="bo@example.com", role=pb.ROLE_OWNER))
+    for secret in (made.secret, added.secret):
+        assert (await authenticated(identity, secret)).platform_team_id == made.team.id
+
+
 async def test_a_wrong_setup_token_makes_nobody(identity: Any) -> None:
     request = pb.CreateFirstOwnerRequest(setup_token="guess", email="eve@example.com", name="Eve", team_name="evil")
     with pytest.raises(Unauthenticated):

@@ -347,3 +347,23 @@ async def test_what_is_not_its_business_is_acknowledged(worker: Worker, eventual
         return True
 
     await eventually(acknowledged)
+
+
+async def test_a_poison_event_is_shown_and_replayed_through_the_worker(worker: Worker, eventually: Any) -> None:
+    await worker.streams.append(DEPLOYMENT_PROGRESS, [b"no event"])
+
+    async def dead() -> list[worker_pb2.DeadEvent]:
+        answer = await worker.stub.ListDeadEvents(worker_pb2.ListDeadEventsRequest(group="worker"))
+        return list(answer.events)
+
+    (event,) = await eventually(dead)
+    assert (event.stream, event.tries, event.event_id) == ("deployment.progress", 1, "")
+    assert (await worker.stub.GetDeadEvent(worker_pb2.GetDeadEventRequest(id=event.id))).payload_json == ""
+    one = worker_pb2.DeadEventChoice(id=event.id)
+    assert (await worker.stub.ReplayDeadEvents(worker_pb2.ReplayDeadEventsRequest(events=one))).count == 1
+    (again,) = await eventually(dead)
+    assert again.id != event.id
+    every = worker_pb2.DeadEventChoice(all=worker_pb2.AllDeadEvents(stream="deployment.progress"))
+    assert (await worker.stub.DropDeadEvents(worker_pb2.DropDeadEventsRequest(events=every))).count == 1
+    with pytest.raises(InvalidInput):
+        await worker.stub.DropDeadEvents(worker_pb2.DropDeadEventsRequest(events=worker_pb2.DeadEventChoice()))

@@ -12,7 +12,9 @@ from shipoff.identity.domain import AuditEntry, Identity, Member, Membership, Ne
 
 _MOST_TOKENS = 200
 
-_CLAIM = sa.text("INSERT INTO setup (user_id) VALUES (cast(:user_id AS uuid)) ON CONFLICT DO NOTHING")
+_CLAIM = sa.text(
+    "INSERT INTO setup (user_id, team_id) VALUES (cast(:user_id AS uuid), cast(:team_id AS uuid)) ON CONFLICT DO NOTHING"
+)
 _ADD_USER = sa.text(
     "INSERT INTO users (id, email, name) VALUES (cast(:id AS uuid), :email, :name) ON CONFLICT (lower(email)) DO NOTHING"
 )
@@ -48,7 +50,8 @@ _REVOKE = sa.text(
 # One row a membership; one with empty team columns for a user without any.
 _AUTHENTICATE = sa.text(
     "SELECT t.id::text AS token_id, u.id::text AS user_id, u.email, u.name, m.role, g.id::text AS team_id, g.name AS team_name,"
-    " coalesce(t.last_used_at < now() - interval '1 minute', true) AS stale"
+    " coalesce(t.last_used_at < now() - interval '1 minute', true) AS stale,"
+    " (SELECT team_id::text FROM setup) AS platform_team_id"
     " FROM tokens t JOIN users u ON u.id = t.user_id"
     " LEFT JOIN memberships m ON m.user_id = u.id LEFT JOIN teams g ON g.id = m.team_id"
     f" WHERE t.hash = :hash AND {_VALID} ORDER BY g.name"
@@ -78,7 +81,7 @@ class PostgresStore:
         async with self._database.transaction() as tx:
             await tx.execute(_ADD_USER, vars(user))
             # A concurrent call waits here for the first one to commit, and then inserts nothing.
-            if not await _claim(tx, user.id):
+            if not await _claim(tx, user.id, team.id):
                 raise PreconditionFailed("the platform has its owner already", remedy="ask an owner to add you to a team")
             await tx.execute(_ADD_TEAM, vars(team))
             await tx.execute(_SET_MEMBER, {"team_id": team.id, "user_id": user.id, "role": int(Role.OWNER)})
@@ -147,8 +150,8 @@ class PostgresStore:
         ]
 
 
-async def _claim(tx: Transaction, user_id: str) -> bool:
-    return await tx.execute(_CLAIM, {"user_id": user_id}) == 1
+async def _claim(tx: Transaction, user_id: str, team_id: str) -> bool:
+    return await tx.execute(_CLAIM, {"user_id": user_id, "team_id": team_id}) == 1
 
 
 async def _require_user(tx: Transaction, user_id: str) -> None:
@@ -176,4 +179,4 @@ def _identity(rows: Sequence[Row]) -> Identity:
     first = rows[0]
     user = User(first["user_id"], first["email"], first["name"])
     memberships = tuple(Membership(Team(row["team_id"], row["team_name"]), Role(row["role"])) for row in rows if row["team_id"])
-    return Identity(user, memberships, first["token_id"])
+    return Identity(user, memberships, first["token_id"], first["platform_team_id"] or "")

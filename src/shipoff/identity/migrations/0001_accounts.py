@@ -41,10 +41,11 @@ _TABLES = [
         revoked_at timestamptz
     )""",
     "CREATE INDEX tokens_user ON tokens (user_id)",
-    # At most one row, ever: whoever inserts it makes the first owner.
+    # At most one row, ever: whoever inserts it makes the first owner. The team's owners run the platform.
     """CREATE TABLE setup (
         done boolean PRIMARY KEY DEFAULT true CHECK (done),
         user_id uuid NOT NULL REFERENCES users,
+        team_id uuid NOT NULL REFERENCES teams DEFERRABLE INITIALLY DEFERRED,
         done_at timestamptz NOT NULL DEFAULT now()
     )""",
     """CREATE TABLE audit (

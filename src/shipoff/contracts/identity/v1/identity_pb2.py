@@ -26,7 +26,7 @@ from shipoff.contracts.buf.validate import validate_pb2 as buf_dot_validate_dot_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"shipoff/identity/v1/identity.proto\x12\x13shipoff.identity.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"/\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\" \n\x04Team\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"^\n\nMembership\x12\'\n\x04team\x18\x01 \x01(\x0b\x32\x19.shipoff.identity.v1.Team\x12\'\n\x04role\x18\x02 \x01(\x0e\x32\x19.shipoff.identity.v1.Role\"\xb3\x01\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa8\x01\n\x17\x43reateFirstOwnerRequest\x12\x1c\n\x0bsetup_token\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x16\n\x05\x65mail\x18\x02 \x01(\tB\x07\xbaH\x04r\x02`\x01\x12\x17\n\x04name\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64\x12>\n\tteam_name\x18\x04 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$\"|\n\x18\x43reateFirstOwnerResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.shipoff.identity.v1.User\x12\'\n\x04team\x18\x02 \x01(\x0b\x32\x19.shipoff.identity.v1.Team\x12\x0e\n\x06secret\x18\x03 \x01(\t\"1\n\x13\x41uthenticateRequest\x12\x1a\n\x06secret\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\"\x87\x01\n\x14\x41uthenticateResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.shipoff.identity.v1.User\x12\x34\n\x0bmemberships\x18\x02 \x03(\x0b\x32\x1f.shipoff.identity.v1.Membership\x12\x10\n\x08token_id\x18\x03 \x01(\t\"x\n\x12\x43reateTokenRequest\x12\x19\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x17\n\x04name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"P\n\x13\x43reateTokenResponse\x12)\n\x05token\x18\x01 \x01(\x0b\x32\x1a.shipoff.identity.v1.Token\x12\x0e\n\x06secret\x18\x02 \x01(\t\".\n\x11ListTokensRequest\x12\x19\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"@\n\x12ListTokensResponse\x12*\n\x06tokens\x18\x01 \x03(\x0b\x32\x1a.shipoff.identity.v1.Token\"K\n\x12RevokeTokenRequest\x12\x19\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1a\n\x08token_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x15\n\x13RevokeTokenResponse\"o\n\x11\x43reateTeamRequest\x12\x1f\n\rowner_user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x39\n\x04name\x18\x02 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$\"=\n\x12\x43reateTeamResponse\x12\'\n\x04team\x18\x01 \x01(\x0b\x32\x19.shipoff.identity.v1.Team\"z\n\x10\x41\x64\x64MemberRequest\x12\x19\n\x07team_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x16\n\x05\x65mail\x18\x02 \x01(\tB\x07\xbaH\x04r\x02`\x01\x12\x33\n\x04role\x18\x03 \x01(\x0e\x32\x19.shipoff.identity.v1.RoleB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\"L\n\x11\x41\x64\x64MemberResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.shipoff.identity.v1.User\x12\x0e\n\x06secret\x18\x02 \x01(\t\"K\n\x13RemoveMemberRequest\x12\x19\n\x07team_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x07user_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x16\n\x14RemoveMemberResponse\"/\n\x12ListMembersRequest\x12\x19\n\x07team_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"C\n\x13ListMembersResponse\x12,\n\x07members\x18\x01 \x03(\x0b\x32\x1b.shipoff.identity.v1.Member\"Z\n\x06Member\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.shipoff.identity.v1.User\x12\'\n\x04role\x18\x02 \x01(\x0e\x32\x19.shipoff.identity.v1.Role\"\x95\x01\n\nAuditEntry\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07team_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x05 \x01(\t\x12\x11\n\tobject_id\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\t\"L\n\x12RecordAuditRequest\x12\x36\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1f.shipoff.identity.v1.AuditEntryB\x06\xbaH\x03\xc8\x01\x01\"\x15\n\x13RecordAuditResponse\"`\n\x10ListAuditRequest\x12\x19\n\x07team_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\"^\n\x11ListAuditResponse\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1f.shipoff.identity.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*Q\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x12\n\x0eROLE_DEVELOPER\x10\x02\x12\x0e\n\nROLE_OWNER\x10\x03\x32\xca\x08\n\x0fIdentityService\x12o\n\x10\x43reateFirstOwner\x12,.shipoff.identity.v1.CreateFirstOwnerRequest\x1a-.shipoff.identity.v1.CreateFirstOwnerResponse\x12\x63\n\x0c\x41uthenticate\x12(.shipoff.identity.v1.AuthenticateRequest\x1a).shipoff.identity.v1.AuthenticateResponse\x12`\n\x0b\x43reateToken\x12\'.shipoff.identity.v1.CreateTokenRequest\x1a(.shipoff.identity.v1.CreateTokenResponse\x12]\n\nListTokens\x12&.shipoff.identity.v1.ListTokensRequest\x1a\'.shipoff.identity.v1.ListTokensResponse\x12`\n\x0bRevokeToken\x12\'.shipoff.identity.v1.RevokeTokenRequest\x1a(.shipoff.identity.v1.RevokeTokenResponse\x12]\n\nCreateTeam\x12&.shipoff.identity.v1.CreateTeamRequest\x1a\'.shipoff.identity.v1.CreateTeamResponse\x12Z\n\tAddMember\x12%.shipoff.identity.v1.AddMemberRequest\x1a&.shipoff.identity.v1.AddMemberResponse\x12\x63\n\x0cRemoveMember\x12(.shipoff.identity.v1.RemoveMemberRequest\x1a).shipoff.identity.v1.RemoveMemberResponse\x12`\n\x0bListMembers\x12\'.shipoff.identity.v1.ListMembersRequest\x1a(.shipoff.identity.v1.ListMembersResponse\x12`\n\x0bRecordAudit\x12\'.shipoff.identity.v1.RecordAuditRequest\x1a(.shipoff.identity.v1.RecordAuditResponse\x12Z\n\tListAudit\x12%.shipoff.identity.v1.ListAuditRequest\x1a&.shipoff.identity.v1.ListAuditResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"shipoff/identity/v1/identity.proto\x12\x13shipoff.identity.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"/\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\" \n\x04Team\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"^\n\nMembership\x12\'\n\x04team\x18\x01 \x01(\x0b\x32\x19.shipoff.identity.v1.Team\x12\'\n\x04role\x18\x02 \x01(\x0e\x32\x19.shipoff.identity.v1.Role\"\xb3\x01\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa8\x01\n\x17\x43reateFirstOwnerRequest\x12\x1c\n\x0bsetup_token\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x16\n\x05\x65mail\x18\x02 \x01(\tB\x07\xbaH\x04r\x02`\x01\x12\x17\n\x04name\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64\x12>\n\tteam_name\x18\x04 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$\"|\n\x18\x43reateFirstOwnerResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.shipoff.identity.v1.User\x12\'\n\x04team\x18\x02 \x01(\x0b\x32\x19.shipoff.identity.v1.Team\x12\x0e\n\x06secret\x18\x03 \x01(\t\"1\n\x13\x41uthenticateRequest\x12\x1a\n\x06secret\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\"\xa1\x01\n\x14\x41uthenticateResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.shipoff.identity.v1.User\x12\x34\n\x0bmemberships\x18\x02 \x03(\x0b\x32\x1f.shipoff.identity.v1.Membership\x12\x10\n\x08token_id\x18\x03 \x01(\t\x12\x18\n\x10platform_team_id\x18\x04 \x01(\t\"x\n\x12\x43reateTokenRequest\x12\x19\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x17\n\x04name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"P\n\x13\x43reateTokenResponse\x12)\n\x05token\x18\x01 \x01(\x0b\x32\x1a.shipoff.identity.v1.Token\x12\x0e\n\x06secret\x18\x02 \x01(\t\".\n\x11ListTokensRequest\x12\x19\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"@\n\x12ListTokensResponse\x12*\n\x06tokens\x18\x01 \x03(\x0b\x32\x1a.shipoff.identity.v1.Token\"K\n\x12RevokeTokenRequest\x12\x19\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1a\n\x08token_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x15\n\x13RevokeTokenResponse\"o\n\x11\x43reateTeamRequest\x12\x1f\n\rowner_user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x39\n\x04name\x18\x02 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$\"=\n\x12\x43reateTeamResponse\x12\'\n\x04team\x18\x01 \x01(\x0b\x32\x19.shipoff.identity.v1.Team\"z\n\x10\x41\x64\x64MemberRequest\x12\x19\n\x07team_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x16\n\x05\x65mail\x18\x02 \x01(\tB\x07\xbaH\x04r\x02`\x01\x12\x33\n\x04role\x18\x03 \x01(\x0e\x32\x19.shipoff.identity.v1.RoleB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\"L\n\x11\x41\x64\x64MemberResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.shipoff.identity.v1.User\x12\x0e\n\x06secret\x18\x02 \x01(\t\"K\n\x13RemoveMemberRequest\x12\x19\n\x07team_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x07user_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x16\n\x14RemoveMemberResponse\"/\n\x12ListMembersRequest\x12\x19\n\x07team_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"C\n\x13ListMembersResponse\x12,\n\x07members\x18\x01 \x03(\x0b\x32\x1b.shipoff.identity.v1.Member\"Z\n\x06Member\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.shipoff.identity.v1.User\x12\'\n\x04role\x18\x02 \x01(\x0e\x32\x19.shipoff.identity.v1.Role\"\x95\x01\n\nAuditEntry\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07team_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x05 \x01(\t\x12\x11\n\tobject_id\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x07 \x01(\t\"L\n\x12RecordAuditRequest\x12\x36\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1f.shipoff.identity.v1.AuditEntryB\x06\xbaH\x03\xc8\x01\x01\"\x15\n\x13RecordAuditResponse\"`\n\x10ListAuditRequest\x12\x19\n\x07team_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\"^\n\x11ListAuditResponse\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1f.shipoff.identity.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*Q\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x12\n\x0eROLE_DEVELOPER\x10\x02\x12\x0e\n\nROLE_OWNER\x10\x03\x32\xca\x08\n\x0fIdentityService\x12o\n\x10\x43reateFirstOwner\x12,.shipoff.identity.v1.CreateFirstOwnerRequest\x1a-.shipoff.identity.v1.CreateFirstOwnerResponse\x12\x63\n\x0c\x41uthenticate\x12(.shipoff.identity.v1.AuthenticateRequest\x1a).shipoff.identity.v1.AuthenticateResponse\x12`\n\x0b\x43reateToken\x12\'.shipoff.identity.v1.CreateTokenRequest\x1a(.shipoff.identity.v1.CreateTokenResponse\x12]\n\nListTokens\x12&.shipoff.identity.v1.ListTokensRequest\x1a\'.shipoff.identity.v1.ListTokensResponse\x12`\n\x0bRevokeToken\x12\'.shipoff.identity.v1.RevokeTokenRequest\x1a(.shipoff.identity.v1.RevokeTokenResponse\x12]\n\nCreateTeam\x12&.shipoff.identity.v1.CreateTeamRequest\x1a\'.shipoff.identity.v1.CreateTeamResponse\x12Z\n\tAddMember\x12%.shipoff.identity.v1.AddMemberRequest\x1a&.shipoff.identity.v1.AddMemberResponse\x12\x63\n\x0cRemoveMember\x12(.shipoff.identity.v1.RemoveMemberRequest\x1a).shipoff.identity.v1.RemoveMemberResponse\x12`\n\x0bListMembers\x12\'.shipoff.identity.v1.ListMembersRequest\x1a(.shipoff.identity.v1.ListMembersResponse\x12`\n\x0bRecordAudit\x12\'.shipoff.identity.v1.RecordAuditRequest\x1a(.shipoff.identity.v1.RecordAuditResponse\x12Z\n\tListAudit\x12%.shipoff.identity.v1.ListAuditRequest\x1a&.shipoff.identity.v1.ListAuditResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -75,8 +75,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTAUDITREQUEST'].fields_by_name['team_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_LISTAUDITREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTAUDITREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\310\001(\000'
-  _globals['_ROLE']._serialized_start=2522
-  _globals['_ROLE']._serialized_end=2603
+  _globals['_ROLE']._serialized_start=2548
+  _globals['_ROLE']._serialized_end=2629
   _globals['_USER']._serialized_start=121
   _globals['_USER']._serialized_end=168
   _globals['_TEAM']._serialized_start=170
@@ -92,47 +92,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHENTICATEREQUEST']._serialized_start=779
   _globals['_AUTHENTICATEREQUEST']._serialized_end=828
   _globals['_AUTHENTICATERESPONSE']._serialized_start=831
-  _globals['_AUTHENTICATERESPONSE']._serialized_end=966
-  _globals['_CREATETOKENREQUEST']._serialized_start=968
-  _globals['_CREATETOKENREQUEST']._serialized_end=1088
-  _globals['_CREATETOKENRESPONSE']._serialized_start=1090
-  _globals['_CREATETOKENRESPONSE']._serialized_end=1170
-  _globals['_LISTTOKENSREQUEST']._serialized_start=1172
-  _globals['_LISTTOKENSREQUEST']._serialized_end=1218
-  _globals['_LISTTOKENSRESPONSE']._serialized_start=1220
-  _globals['_LISTTOKENSRESPONSE']._serialized_end=1284
-  _globals['_REVOKETOKENREQUEST']._serialized_start=1286
-  _globals['_REVOKETOKENREQUEST']._serialized_end=1361
-  _globals['_REVOKETOKENRESPONSE']._serialized_start=1363
-  _globals['_REVOKETOKENRESPONSE']._serialized_end=1384
-  _globals['_CREATETEAMREQUEST']._serialized_start=1386
-  _globals['_CREATETEAMREQUEST']._serialized_end=1497
-  _globals['_CREATETEAMRESPONSE']._serialized_start=1499
-  _globals['_CREATETEAMRESPONSE']._serialized_end=1560
-  _globals['_ADDMEMBERREQUEST']._serialized_start=1562
-  _globals['_ADDMEMBERREQUEST']._serialized_end=1684
-  _globals['_ADDMEMBERRESPONSE']._serialized_start=1686
-  _globals['_ADDMEMBERRESPONSE']._serialized_end=1762
-  _globals['_REMOVEMEMBERREQUEST']._serialized_start=1764
-  _globals['_REMOVEMEMBERREQUEST']._serialized_end=1839
-  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=1841
-  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=1863
-  _globals['_LISTMEMBERSREQUEST']._serialized_start=1865
-  _globals['_LISTMEMBERSREQUEST']._serialized_end=1912
-  _globals['_LISTMEMBERSRESPONSE']._serialized_start=1914
-  _globals['_LISTMEMBERSRESPONSE']._serialized_end=1981
-  _globals['_MEMBER']._serialized_start=1983
-  _globals['_MEMBER']._serialized_end=2073
-  _globals['_AUDITENTRY']._serialized_start=2076
-  _globals['_AUDITENTRY']._serialized_end=2225
-  _globals['_RECORDAUDITREQUEST']._serialized_start=2227
-  _globals['_RECORDAUDITREQUEST']._serialized_end=2303
-  _globals['_RECORDAUDITRESPONSE']._serialized_start=2305
-  _globals['_RECORDAUDITRESPONSE']._serialized_end=2326
-  _globals['_LISTAUDITREQUEST']._serialized_start=2328
-  _globals['_LISTAUDITREQUEST']._serialized_end=2424
-  _globals['_LISTAUDITRESPONSE']._serialized_start=2426
-  _globals['_LISTAUDITRESPONSE']._serialized_end=2520
-  _globals['_IDENTITYSERVICE']._serialized_start=2606
-  _globals['_IDENTITYSERVICE']._serialized_end=3704
+  _globals['_AUTHENTICATERESPONSE']._serialized_end=992
+  _globals['_CREATETOKENREQUEST']._serialized_start=994
+  _globals['_CREATETOKENREQUEST']._serialized_end=1114
+  _globals['_CREATETOKENRESPONSE']._serialized_start=1116
+  _globals['_CREATETOKENRESPONSE']._serialized_end=1196
+  _globals['_LISTTOKENSREQUEST']._serialized_start=1198
+  _globals['_LISTTOKENSREQUEST']._serialized_end=1244
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=1246
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=1310
+  _globals['_REVOKETOKENREQUEST']._serialized_start=1312
+  _globals['_REVOKETOKENREQUEST']._serialized_end=1387
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=1389
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=1410
+  _globals['_CREATETEAMREQUEST']._serialized_start=1412
+  _globals['_CREATETEAMREQUEST']._serialized_end=1523
+  _globals['_CREATETEAMRESPONSE']._serialized_start=1525
+  _globals['_CREATETEAMRESPONSE']._serialized_end=1586
+  _globals['_ADDMEMBERREQUEST']._serialized_start=1588
+  _globals['_ADDMEMBERREQUEST']._serialized_end=1710
+  _globals['_ADDMEMBERRESPONSE']._serialized_start=1712
+  _globals['_ADDMEMBERRESPONSE']._serialized_end=1788
+  _globals['_REMOVEMEMBERREQUEST']._serialized_start=1790
+  _globals['_REMOVEMEMBERREQUEST']._serialized_end=1865
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=1867
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=1889
+  _globals['_LISTMEMBERSREQUEST']._serialized_start=1891
+  _globals['_LISTMEMBERSREQUEST']._serialized_end=1938
+  _globals['_LISTMEMBERSRESPONSE']._serialized_start=1940
+  _globals['_LISTMEMBERSRESPONSE']._serialized_end=2007
+  _globals['_MEMBER']._serialized_start=2009
+  _globals['_MEMBER']._serialized_end=2099
+  _globals['_AUDITENTRY']._serialized_start=2102
+  _globals['_AUDITENTRY']._serialized_end=2251
+  _globals['_RECORDAUDITREQUEST']._serialized_start=2253
+  _globals['_RECORDAUDITREQUEST']._serialized_end=2329
+  _globals['_RECORDAUDITRESPONSE']._serialized_start=2331
+  _globals['_RECORDAUDITRESPONSE']._serialized_end=2352
+  _globals['_LISTAUDITREQUEST']._serialized_start=2354
+  _globals['_LISTAUDITREQUEST']._serialized_end=2450
+  _globals['_LISTAUDITRESPONSE']._serialized_start=2452
+  _globals['_LISTAUDITRESPONSE']._serialized_end=2546
+  _globals['_IDENTITYSERVICE']._serialized_start=2632
+  _globals['_IDENTITYSERVICE']._serialized_end=3730
 # @@protoc_insertion_point(module_scope)

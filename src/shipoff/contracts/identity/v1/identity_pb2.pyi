@@ -217,7 +217,10 @@ class AuthenticateResponse(message.Message):
     USER_FIELD_NUMBER: builtins.int
     MEMBERSHIPS_FIELD_NUMBER: builtins.int
     TOKEN_ID_FIELD_NUMBER: builtins.int
+    PLATFORM_TEAM_ID_FIELD_NUMBER: builtins.int
     token_id: builtins.str
+    platform_team_id: builtins.str
+    """The team that the platform was set up with: its owners run the platform. Empty before that."""
     @builtins.property
     def user(self) -> User: ...
     @builtins.property
@@ -228,10 +231,11 @@ class AuthenticateResponse(message.Message):
         user: User | None = ...,
         memberships: abc.Iterable[Membership] | None = ...,
         token_id: builtins.str = ...,
+        platform_team_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["memberships", b"memberships", "token_id", b"token_id", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["memberships", b"memberships", "platform_team_id", b"platform_team_id", "token_id", b"token_id", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from shipoff.contracts.buf.validate import validate_pb2 as buf_dot_validate_dot_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshipoff/worker/v1/worker.proto\x12\x11shipoff.worker.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"x\n\x04Hook\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blast_result\x18\x05 \x01(\t\"f\n\x11\x43reateHookRequest\x12\x1c\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x07team_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x18\n\x03url\x18\x03 \x01(\tB\x0b\xbaH\x08r\x06\x18\x80\x10\x88\x01\x01\"K\n\x12\x43reateHookResponse\x12%\n\x04hook\x18\x01 \x01(\x0b\x32\x17.shipoff.worker.v1.Hook\x12\x0e\n\x06secret\x18\x02 \x01(\t\"0\n\x10ListHooksRequest\x12\x1c\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\";\n\x11ListHooksResponse\x12&\n\x05hooks\x18\x01 \x03(\x0b\x32\x17.shipoff.worker.v1.Hook\"L\n\x11\x44\x65leteHookRequest\x12\x1c\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x07hook_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x14\n\x12\x44\x65leteHookResponse2\x9d\x02\n\rWorkerService\x12Y\n\nCreateHook\x12$.shipoff.worker.v1.CreateHookRequest\x1a%.shipoff.worker.v1.CreateHookResponse\x12V\n\tListHooks\x12#.shipoff.worker.v1.ListHooksRequest\x1a$.shipoff.worker.v1.ListHooksResponse\x12Y\n\nDeleteHook\x12$.shipoff.worker.v1.DeleteHookRequest\x1a%.shipoff.worker.v1.DeleteHookResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshipoff/worker/v1/worker.proto\x12\x11shipoff.worker.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"x\n\x04Hook\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blast_result\x18\x05 \x01(\t\"f\n\x11\x43reateHookRequest\x12\x1c\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x07team_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x18\n\x03url\x18\x03 \x01(\tB\x0b\xbaH\x08r\x06\x18\x80\x10\x88\x01\x01\"K\n\x12\x43reateHookResponse\x12%\n\x04hook\x18\x01 \x01(\x0b\x32\x17.shipoff.worker.v1.Hook\x12\x0e\n\x06secret\x18\x02 \x01(\t\"0\n\x10ListHooksRequest\x12\x1c\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\";\n\x11ListHooksResponse\x12&\n\x05hooks\x18\x01 \x03(\x0b\x32\x17.shipoff.worker.v1.Hook\"L\n\x11\x44\x65leteHookRequest\x12\x1c\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x07hook_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x14\n\x12\x44\x65leteHookResponse\"\xeb\x01\n\tDeadEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\r\n\x05tries\x18\x05 \x01(\x03\x12-\n\tburied_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x65vent_id\x18\x07 \x01(\t\x12\x12\n\nevent_type\x18\x08 \x01(\t\x12\x0f\n\x07team_id\x18\t \x01(\t\x12.\n\nevent_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x85\x01\n\x15ListDeadEventsRequest\x12\x17\n\x06stream\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x16\n\x05group\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"_\n\x16ListDeadEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.shipoff.worker.v1.DeadEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"-\n\x13GetDeadEventRequest\x12\x16\n\x02id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\"Y\n\x14GetDeadEventResponse\x12+\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1c.shipoff.worker.v1.DeadEvent\x12\x14\n\x0cpayload_json\x18\x02 \x01(\t\"m\n\x0f\x44\x65\x61\x64\x45ventChoice\x12\x18\n\x02id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01H\x00\x12/\n\x03\x61ll\x18\x02 \x01(\x0b\x32 .shipoff.worker.v1.AllDeadEventsH\x00\x42\x0f\n\x06\x63hoice\x12\x05\xbaH\x02\x08\x01\"@\n\rAllDeadEvents\x12\x17\n\x06stream\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x16\n\x05group\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\"U\n\x17ReplayDeadEventsRequest\x12:\n\x06\x65vents\x18\x01 \x01(\x0b\x32\".shipoff.worker.v1.DeadEventChoiceB\x06\xbaH\x03\xc8\x01\x01\")\n\x18ReplayDeadEventsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\"S\n\x15\x44ropDeadEventsRequest\x12:\n\x06\x65vents\x18\x01 \x01(\x0b\x32\".shipoff.worker.v1.DeadEventChoiceB\x06\xbaH\x03\xc8\x01\x01\"\'\n\x16\x44ropDeadEventsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x32\xb9\x05\n\rWorkerService\x12Y\n\nCreateHook\x12$.shipoff.worker.v1.CreateHookRequest\x1a%.shipoff.worker.v1.CreateHookResponse\x12V\n\tListHooks\x12#.shipoff.worker.v1.ListHooksRequest\x1a$.shipoff.worker.v1.ListHooksResponse\x12Y\n\nDeleteHook\x12$.shipoff.worker.v1.DeleteHookRequest\x1a%.shipoff.worker.v1.DeleteHookResponse\x12\x65\n\x0eListDeadEvents\x12(.shipoff.worker.v1.ListDeadEventsRequest\x1a).shipoff.worker.v1.ListDeadEventsResponse\x12_\n\x0cGetDeadEvent\x12&.shipoff.worker.v1.GetDeadEventRequest\x1a\'.shipoff.worker.v1.GetDeadEventResponse\x12k\n\x10ReplayDeadEvents\x12*.shipoff.worker.v1.ReplayDeadEventsRequest\x1a+.shipoff.worker.v1.ReplayDeadEventsResponse\x12\x65\n\x0e\x44ropDeadEvents\x12(.shipoff.worker.v1.DropDeadEventsRequest\x1a).shipoff.worker.v1.DropDeadEventsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +45,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEHOOKREQUEST'].fields_by_name['project_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_DELETEHOOKREQUEST'].fields_by_name['hook_id']._loaded_options = None
   _globals['_DELETEHOOKREQUEST'].fields_by_name['hook_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_LISTDEADEVENTSREQUEST'].fields_by_name['stream']._loaded_options = None
+  _globals['_LISTDEADEVENTSREQUEST'].fields_by_name['stream']._serialized_options = b'\272H\004r\002\030d'
+  _globals['_LISTDEADEVENTSREQUEST'].fields_by_name['group']._loaded_options = None
+  _globals['_LISTDEADEVENTSREQUEST'].fields_by_name['group']._serialized_options = b'\272H\004r\002\030d'
+  _globals['_LISTDEADEVENTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTDEADEVENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\310\001(\000'
+  _globals['_LISTDEADEVENTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTDEADEVENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_GETDEADEVENTREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_GETDEADEVENTREQUEST'].fields_by_name['id']._serialized_options = b'\272H\007r\005\020\001\030\310\001'
+  _globals['_DEADEVENTCHOICE'].oneofs_by_name['choice']._loaded_options = None
+  _globals['_DEADEVENTCHOICE'].oneofs_by_name['choice']._serialized_options = b'\272H\002\010\001'
+  _globals['_DEADEVENTCHOICE'].fields_by_name['id']._loaded_options = None
+  _globals['_DEADEVENTCHOICE'].fields_by_name['id']._serialized_options = b'\272H\007r\005\020\001\030\310\001'
+  _globals['_ALLDEADEVENTS'].fields_by_name['stream']._loaded_options = None
+  _globals['_ALLDEADEVENTS'].fields_by_name['stream']._serialized_options = b'\272H\004r\002\030d'
+  _globals['_ALLDEADEVENTS'].fields_by_name['group']._loaded_options = None
+  _globals['_ALLDEADEVENTS'].fields_by_name['group']._serialized_options = b'\272H\004r\002\030d'
+  _globals['_REPLAYDEADEVENTSREQUEST'].fields_by_name['events']._loaded_options = None
+  _globals['_REPLAYDEADEVENTSREQUEST'].fields_by_name['events']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_DROPDEADEVENTSREQUEST'].fields_by_name['events']._loaded_options = None
+  _globals['_DROPDEADEVENTSREQUEST'].fields_by_name['events']._serialized_options = b'\272H\003\310\001\001'
   _globals['_HOOK']._serialized_start=115
   _globals['_HOOK']._serialized_end=235
   _globals['_CREATEHOOKREQUEST']._serialized_start=237
@@ -59,6 +81,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEHOOKREQUEST']._serialized_end=605
   _globals['_DELETEHOOKRESPONSE']._serialized_start=607
   _globals['_DELETEHOOKRESPONSE']._serialized_end=627
-  _globals['_WORKERSERVICE']._serialized_start=630
-  _globals['_WORKERSERVICE']._serialized_end=915
+  _globals['_DEADEVENT']._serialized_start=630
+  _globals['_DEADEVENT']._serialized_end=865
+  _globals['_LISTDEADEVENTSREQUEST']._serialized_start=868
+  _globals['_LISTDEADEVENTSREQUEST']._serialized_end=1001
+  _globals['_LISTDEADEVENTSRESPONSE']._serialized_start=1003
+  _globals['_LISTDEADEVENTSRESPONSE']._serialized_end=1098
+  _globals['_GETDEADEVENTREQUEST']._serialized_start=1100
+  _globals['_GETDEADEVENTREQUEST']._serialized_end=1145
+  _globals['_GETDEADEVENTRESPONSE']._serialized_start=1147
+  _globals['_GETDEADEVENTRESPONSE']._serialized_end=1236
+  _globals['_DEADEVENTCHOICE']._serialized_start=1238
+  _globals['_DEADEVENTCHOICE']._serialized_end=1347
+  _globals['_ALLDEADEVENTS']._serialized_start=1349
+  _globals['_ALLDEADEVENTS']._serialized_end=1413
+  _globals['_REPLAYDEADEVENTSREQUEST']._serialized_start=1415
+  _globals['_REPLAYDEADEVENTSREQUEST']._serialized_end=1500
+  _globals['_REPLAYDEADEVENTSRESPONSE']._serialized_start=1502
+  _globals['_REPLAYDEADEVENTSRESPONSE']._serialized_end=1543
+  _globals['_DROPDEADEVENTSREQUEST']._serialized_start=1545
+  _globals['_DROPDEADEVENTSREQUEST']._serialized_end=1628
+  _globals['_DROPDEADEVENTSRESPONSE']._serialized_start=1630
+  _globals['_DROPDEADEVENTSRESPONSE']._serialized_end=1669
+  _globals['_WORKERSERVICE']._serialized_start=1672
+  _globals['_WORKERSERVICE']._serialized_end=2369
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class WorkerServiceStub:
-    """What happens after the fact: outgoing webhooks and retention.
+    """What happens after the fact: outgoing webhooks and retention; and the events that a service gave up on.
     """
 
     def __init__(self, channel):
@@ -50,10 +50,30 @@ class WorkerServiceStub:
                 request_serializer=shipoff_dot_worker_dot_v1_dot_worker__pb2.DeleteHookRequest.SerializeToString,
                 response_deserializer=shipoff_dot_worker_dot_v1_dot_worker__pb2.DeleteHookResponse.FromString,
                 _registered_method=True)
+        self.ListDeadEvents = channel.unary_unary(
+                '/shipoff.worker.v1.WorkerService/ListDeadEvents',
+                request_serializer=shipoff_dot_worker_dot_v1_dot_worker__pb2.ListDeadEventsRequest.SerializeToString,
+                response_deserializer=shipoff_dot_worker_dot_v1_dot_worker__pb2.ListDeadEventsResponse.FromString,
+                _registered_method=True)
+        self.GetDeadEvent = channel.unary_unary(
+                '/shipoff.worker.v1.WorkerService/GetDeadEvent',
+                request_serializer=shipoff_dot_worker_dot_v1_dot_worker__pb2.GetDeadEventRequest.SerializeToString,
+                response_deserializer=shipoff_dot_worker_dot_v1_dot_worker__pb2.GetDeadEventResponse.FromString,
+                _registered_method=True)
+        self.ReplayDeadEvents = channel.unary_unary(
+                '/shipoff.worker.v1.WorkerService/ReplayDeadEvents',
+                request_serializer=shipoff_dot_worker_dot_v1_dot_worker__pb2.ReplayDeadEventsRequest.SerializeToString,
+                response_deserializer=shipoff_dot_worker_dot_v1_dot_worker__pb2.ReplayDeadEventsResponse.FromString,
+                _registered_method=True)
+        self.DropDeadEvents = channel.unary_unary(
+                '/shipoff.worker.v1.WorkerService/DropDeadEvents',
+                request_serializer=shipoff_dot_worker_dot_v1_dot_worker__pb2.DropDeadEventsRequest.SerializeToString,
+                response_deserializer=shipoff_dot_worker_dot_v1_dot_worker__pb2.DropDeadEventsResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer:
-    """What happens after the fact: outgoing webhooks and retention.
+    """What happens after the fact: outgoing webhooks and retention; and the events that a service gave up on.
     """
 
     def CreateHook(self, request, context):
@@ -70,6 +90,34 @@ class WorkerServiceServicer:
 
     def DeleteHook(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeadEvents(self, request, context):
+        """Events that a consumer group gave up on, of every service; oldest first, stream by stream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDeadEvent(self, request, context):
+        """NOT_FOUND once it was replayed or dropped.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayDeadEvents(self, request, context):
+        """Gives events back to the groups that failed, and to no other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropDeadEvents(self, request, context):
+        """Removes events for good.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -92,6 +140,26 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     request_deserializer=shipoff_dot_worker_dot_v1_dot_worker__pb2.DeleteHookRequest.FromString,
                     response_serializer=shipoff_dot_worker_dot_v1_dot_worker__pb2.DeleteHookResponse.SerializeToString,
             ),
+            'ListDeadEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadEvents,
+                    request_deserializer=shipoff_dot_worker_dot_v1_dot_worker__pb2.ListDeadEventsRequest.FromString,
+                    response_serializer=shipoff_dot_worker_dot_v1_dot_worker__pb2.ListDeadEventsResponse.SerializeToString,
+            ),
+            'GetDeadEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeadEvent,
+                    request_deserializer=shipoff_dot_worker_dot_v1_dot_worker__pb2.GetDeadEventRequest.FromString,
+                    response_serializer=shipoff_dot_worker_dot_v1_dot_worker__pb2.GetDeadEventResponse.SerializeToString,
+            ),
+            'ReplayDeadEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayDeadEvents,
+                    request_deserializer=shipoff_dot_worker_dot_v1_dot_worker__pb2.ReplayDeadEventsRequest.FromString,
+                    response_serializer=shipoff_dot_worker_dot_v1_dot_worker__pb2.ReplayDeadEventsResponse.SerializeToString,
+            ),
+            'DropDeadEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropDeadEvents,
+                    request_deserializer=shipoff_dot_worker_dot_v1_dot_worker__pb2.DropDeadEventsRequest.FromString,
+                    response_serializer=shipoff_dot_worker_dot_v1_dot_worker__pb2.DropDeadEventsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'shipoff.worker.v1.WorkerService', rpc_method_handlers)
@@ -101,7 +169,7 @@ def add_WorkerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkerService:
-    """What happens after the fact: outgoing webhooks and retention.
+    """What happens after the fact: outgoing webhooks and retention; and the events that a service gave up on.
     """
 
     @staticmethod
@@ -175,6 +243,114 @@ class WorkerService:
             '/shipoff.worker.v1.WorkerService/DeleteHook',
             shipoff_dot_worker_dot_v1_dot_worker__pb2.DeleteHookRequest.SerializeToString,
             shipoff_dot_worker_dot_v1_dot_worker__pb2.DeleteHookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shipoff.worker.v1.WorkerService/ListDeadEvents',
+            shipoff_dot_worker_dot_v1_dot_worker__pb2.ListDeadEventsRequest.SerializeToString,
+            shipoff_dot_worker_dot_v1_dot_worker__pb2.ListDeadEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDeadEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shipoff.worker.v1.WorkerService/GetDeadEvent',
+            shipoff_dot_worker_dot_v1_dot_worker__pb2.GetDeadEventRequest.SerializeToString,
+            shipoff_dot_worker_dot_v1_dot_worker__pb2.GetDeadEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayDeadEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shipoff.worker.v1.WorkerService/ReplayDeadEvents',
+            shipoff_dot_worker_dot_v1_dot_worker__pb2.ReplayDeadEventsRequest.SerializeToString,
+            shipoff_dot_worker_dot_v1_dot_worker__pb2.ReplayDeadEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropDeadEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shipoff.worker.v1.WorkerService/DropDeadEvents',
+            shipoff_dot_worker_dot_v1_dot_worker__pb2.DropDeadEventsRequest.SerializeToString,
+            shipoff_dot_worker_dot_v1_dot_worker__pb2.DropDeadEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

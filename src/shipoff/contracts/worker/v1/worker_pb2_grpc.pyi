@@ -13,15 +13,23 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WorkerServiceStub:
-    """What happens after the fact: outgoing webhooks and retention."""
+    """What happens after the fact: outgoing webhooks and retention; and the events that a service gave up on."""
 
     def __init__(self, channel: aio.Channel) -> None: ...
     CreateHook: aio.UnaryUnaryMultiCallable[worker_pb2.CreateHookRequest, worker_pb2.CreateHookResponse]
     ListHooks: aio.UnaryUnaryMultiCallable[worker_pb2.ListHooksRequest, worker_pb2.ListHooksResponse]
     DeleteHook: aio.UnaryUnaryMultiCallable[worker_pb2.DeleteHookRequest, worker_pb2.DeleteHookResponse]
+    ListDeadEvents: aio.UnaryUnaryMultiCallable[worker_pb2.ListDeadEventsRequest, worker_pb2.ListDeadEventsResponse]
+    """Events that a consumer group gave up on, of every service; oldest first, stream by stream."""
+    GetDeadEvent: aio.UnaryUnaryMultiCallable[worker_pb2.GetDeadEventRequest, worker_pb2.GetDeadEventResponse]
+    """NOT_FOUND once it was replayed or dropped."""
+    ReplayDeadEvents: aio.UnaryUnaryMultiCallable[worker_pb2.ReplayDeadEventsRequest, worker_pb2.ReplayDeadEventsResponse]
+    """Gives events back to the groups that failed, and to no other."""
+    DropDeadEvents: aio.UnaryUnaryMultiCallable[worker_pb2.DropDeadEventsRequest, worker_pb2.DropDeadEventsResponse]
+    """Removes events for good."""
 
 class WorkerServiceServicer(metaclass=abc_1.ABCMeta):
-    """What happens after the fact: outgoing webhooks and retention."""
+    """What happens after the fact: outgoing webhooks and retention; and the events that a service gave up on."""
 
     @abc_1.abstractmethod
     def CreateHook(
@@ -43,5 +51,37 @@ class WorkerServiceServicer(metaclass=abc_1.ABCMeta):
         request: worker_pb2.DeleteHookRequest,
         context: aio.ServicerContext[worker_pb2.DeleteHookRequest, abc.Awaitable[worker_pb2.DeleteHookResponse]],
     ) -> abc.Awaitable[worker_pb2.DeleteHookResponse]: ...
+
+    @abc_1.abstractmethod
+    def ListDeadEvents(
+        self,
+        request: worker_pb2.ListDeadEventsRequest,
+        context: aio.ServicerContext[worker_pb2.ListDeadEventsRequest, abc.Awaitable[worker_pb2.ListDeadEventsResponse]],
+    ) -> abc.Awaitable[worker_pb2.ListDeadEventsResponse]:
+        """Events that a consumer group gave up on, of every service; oldest first, stream by stream."""
+
+    @abc_1.abstractmethod
+    def GetDeadEvent(
+        self,
+        request: worker_pb2.GetDeadEventRequest,
+        context: aio.ServicerContext[worker_pb2.GetDeadEventRequest, abc.Awaitable[worker_pb2.GetDeadEventResponse]],
+    ) -> abc.Awaitable[worker_pb2.GetDeadEventResponse]:
+        """NOT_FOUND once it was replayed or dropped."""
+
+    @abc_1.abstractmethod
+    def ReplayDeadEvents(
+        self,
+        request: worker_pb2.ReplayDeadEventsRequest,
+        context: aio.ServicerContext[worker_pb2.ReplayDeadEventsRequest, abc.Awaitable[worker_pb2.ReplayDeadEventsResponse]],
+    ) -> abc.Awaitable[worker_pb2.ReplayDeadEventsResponse]:
+        """Gives events back to the groups that failed, and to no other."""
+
+    @abc_1.abstractmethod
+    def DropDeadEvents(
+        self,
+        request: worker_pb2.DropDeadEventsRequest,
+        context: aio.ServicerContext[worker_pb2.DropDeadEventsRequest, abc.Awaitable[worker_pb2.DropDeadEventsResponse]],
+    ) -> abc.Awaitable[worker_pb2.DropDeadEventsResponse]:
+        """Removes events for good."""
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: aio.Server) -> None: ...
