@@ -16,7 +16,7 @@ from shipoff.gateway.settings import GatewaySettings
 
 OPEN = {"/healthz", "/v1/info", "/v1/setup", "/webhooks/github"}
 # These are about the caller alone.
-OWN = {"/v1/me", "/v1/tokens", "/v1/tokens/{token_id}", "/v1/teams", "/v1/queue"}
+OWN = {"/v1/me", "/v1/tokens", "/v1/tokens/{token_id}", "/v1/teams", "/v1/queue", "/v1/detect"}
 # GET lists the caller's own, POST checks the team in its body.
 COLLECTION = "/v1/projects"
 BODIES: dict[str, Any] = {
@@ -32,6 +32,7 @@ BODIES: dict[str, Any] = {
     "POST /v1/projects": {"name": "x"},
     "POST /v1/tokens": {"name": "x"},
     "POST /v1/teams": {"name": "x"},
+    "POST /v1/detect": {"paths": ["index.html"]},
 }
 
 

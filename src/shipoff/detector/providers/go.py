@@ -20,6 +20,8 @@ _FRAMEWORKS = {
 _MAIN = re.compile(r"^package[ \t]+main\b", re.MULTILINE)
 _MAJOR = re.compile(r"/v\d+$")
 _CUSTOMARY = ("cmd/server", "cmd/api", "cmd/web", "cmd/app", "cmd/main")
+# What Go downloads can be removed again by whoever cleans the cache up.
+_ENV = {"GOFLAGS": "-modcacherw"}
 _BUILT, _LONE = 72, 45
 
 
@@ -33,7 +35,7 @@ def go(snapshot: Snapshot, _settings: Settings) -> Candidate | None:
     required = {_MAJOR.sub("", words[1] if words[0] == "require" else words[0]) for words in lines if len(words) > 1}
     framework = next((name for module, name in _FRAMEWORKS.items() if module in required), "")
     target = _target(programs)
-    steps = (*_downloading(snapshot), Step("build", (_build(target, manifest),), caches=("go", "go-build")))
+    steps = (*_downloading(snapshot), Step("build", (_build(target, manifest),), env=_ENV, caches=("go", "go-build")))
     return Candidate(
         "go",
         _BUILT if manifest else _LONE,
@@ -70,7 +72,7 @@ def _downloading(snapshot: Snapshot) -> tuple[Step, ...]:
     if not snapshot.has("go.mod") or snapshot.has("go.work"):
         return ()
     inputs = tuple(sorted(file for file in ("go.mod", "go.sum") if snapshot.has(file)))
-    return (Step("install", (("go", "mod", "download"),), caches=("go",), inputs=inputs),)
+    return (Step("install", (("go", "mod", "download"),), env=_ENV, caches=("go",), inputs=inputs),)
 
 
 def _build(target: str, manifest: str) -> tuple[str, ...]:
