@@ -17,6 +17,7 @@ from shipoff.common import telemetry
 from shipoff.common.errors import NotFound, PreconditionFailed, Unauthenticated, Unavailable
 from shipoff.common.ids import new_id
 from shipoff.common.rpc import serving
+from shipoff.contracts.detector.v1 import detector_pb2_grpc
 from shipoff.contracts.identity.v1 import identity_pb2, identity_pb2_grpc
 from shipoff.contracts.log.v1 import log_pb2, log_pb2_grpc
 from shipoff.contracts.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
@@ -24,6 +25,7 @@ from shipoff.contracts.project.v1 import project_pb2, project_pb2_grpc
 from shipoff.contracts.runtime.v1 import runtime_pb2, runtime_pb2_grpc
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.contracts.worker.v1 import worker_pb2, worker_pb2_grpc
+from shipoff.detector.server import DetectorServicer
 from shipoff.gateway.main import running
 from shipoff.gateway.settings import GatewaySettings
 
@@ -432,6 +434,8 @@ _SERVICES: list[tuple[str, Any, Callable[[World], object]]] = [
     ("runtime", runtime_pb2_grpc.add_RuntimeServiceServicer_to_server, Runtime),
     ("log", log_pb2_grpc.add_LogServiceServicer_to_server, Logs),
     ("worker", worker_pb2_grpc.add_WorkerServiceServicer_to_server, Worker),
+    # The real one: it holds nothing.
+    ("detector", detector_pb2_grpc.add_DetectorServiceServicer_to_server, lambda _world: DetectorServicer()),
 ]
 
 

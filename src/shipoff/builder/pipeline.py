@@ -156,8 +156,11 @@ async def _run_steps(shop: Workshop, job: build_pb2.Job, plan: types_pb2.Plan) -
         raise BuildError(Kind.BUILD_FAILURE_PLAN, f"the root directory {plan.app_root!r} is not in the source", step="plan")
     steps = Steps(shop.assignment, shop.programs, shop.journal, shop.watch)
     for step in plan.steps:
+        place = await shop.files.run(_inside, shop.source, step.folder) if step.folder else folder
+        if place is None:
+            raise BuildError(Kind.BUILD_FAILURE_PLAN, f"the folder {step.folder!r} is not in the source", step=step.name)
         with _phase(shop, step.name):
-            await steps.run(step, folder, dict(job.variables))
+            await steps.run(step, place, dict(job.variables))
 
 
 def _inside(root: Path, relative: str) -> Path | None:

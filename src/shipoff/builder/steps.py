@@ -23,6 +23,18 @@ _CACHES = {
     "YARN_CACHE_FOLDER": "yarn",
     "POETRY_CACHE_DIR": "poetry",
     "COREPACK_HOME": "corepack",
+    "BUN_INSTALL_CACHE_DIR": "bun",
+    "GOMODCACHE": "go",
+    "GOCACHE": "go-build",
+    "CARGO_HOME": "cargo",
+    "CARGO_TARGET_DIR": "cargo-target",
+    "COMPOSER_CACHE_DIR": "composer",
+    "BUNDLE_USER_CACHE": "bundler",
+    "GRADLE_USER_HOME": "gradle",
+    "NUGET_PACKAGES": "nuget",
+    "DENO_DIR": "deno",
+    "MIX_HOME": "mix",
+    "HEX_HOME": "hex",
 }
 _QUIET = {
     "CI": "true",
@@ -52,6 +64,21 @@ _REMEDIES = {
     "pnpm": "install pnpm on this machine (npm install --global pnpm)",
     "yarn": "install yarn on this machine (npm install --global yarn)",
     "bun": "install bun on this machine",
+    "npx": "install Node.js 20 or newer, which brings npx, where every account can run it",
+    "go": "install Go on this machine (https://go.dev/doc/install, or the package golang-go)",
+    "cargo": "install Rust on this machine (https://rustup.rs, or the package cargo)",
+    "php": "install PHP on this machine (the package php-cli)",
+    "composer": "install Composer on this machine (https://getcomposer.org, or the package composer)",
+    "ruby": "install Ruby on this machine (the package ruby-full)",
+    "bundle": "install Ruby and Bundler on this machine (the packages ruby-full and ruby-bundler)",
+    "java": "install a JDK on this machine (the package default-jdk-headless)",
+    "mvn": "install Maven on this machine (the package maven), or add its wrapper mvnw to the source",
+    "gradle": "install Gradle on this machine, or add its wrapper gradlew to the source",
+    "dotnet": "install the .NET SDK on this machine (https://dotnet.microsoft.com/download)",
+    "deno": "install Deno on this machine (https://deno.com)",
+    "mix": "install Elixir on this machine (the package elixir)",
+    "hugo": "install Hugo on this machine (the package hugo)",
+    "zola": "install Zola on this machine (https://www.getzola.org)",
     "python3": "install Python 3.11 or newer, where every account can read it, on this machine",
     "uv": "install uv on this machine",
 }
@@ -100,7 +127,7 @@ class Steps:
                 raise self._judged(step, shown, code)
 
     def _require(self, name: str, step: types_pb2.PlanStep, folder: Path) -> None:
-        """Raises BuildError with what to install where a program that the plan names is not on the machine."""
+        """Raises BuildError, with what to install, where a program that the plan names is not on the machine."""
         if "/" in name or shutil.which(name, path=self._assignment.path):
             return
         remedy = _REMEDIES.get(name, f"install {name}, or change the command")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from shipoff.cli import account, events, hooks, logs, projects, releases, variables
+from shipoff.cli import account, events, hooks, logs, plans, projects, releases, variables
 
 app = typer.Typer(
     name="shipoff",
@@ -22,6 +22,7 @@ app.command("login")(account.login)
 app.command("whoami")(account.whoami)
 app.command("init")(projects.init)
 app.command("deploy")(releases.deploy)
+app.command("plan")(plans.plan)
 app.command("list")(projects.list_)
 app.command("status")(projects.status)
 app.command("logs")(logs.logs)

@@ -84,6 +84,11 @@ def pack(folder: Path, limits: Limits | None = None) -> Archive:
     return Archive(content, digest, size_bytes, len(files), content_bytes, tuple(notes))
 
 
+def members(folder: Path) -> list[Member]:
+    """What an upload of the folder holds: files, folders and links. Raises UsageFailure."""
+    return _selected(folder)[0]
+
+
 def _selected(folder: Path) -> tuple[list[Member], list[str]]:
     """What goes into the archive in its order, and the paths of what cannot (sockets, devices)."""
     members: list[Member] = []

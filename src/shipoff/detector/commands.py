@@ -41,8 +41,10 @@ def argv(command: str, candidate: Candidate | None = None) -> Argv | None:
     if not words or "\0" in command:
         return None
     folder = candidate.programs_folder if candidate else ""
-    if not is_simple(command):
-        found = f'PATH="$PWD/{folder}:$PATH"; export PATH; {command}' if folder else command
+    # Several folders (a workspace's own and its root's): only a shell looks in both.
+    if not is_simple(command) or ":" in folder:
+        places = "".join(f"$PWD/{place}:" for place in folder.split(":"))
+        found = f'PATH="{places}$PATH"; export PATH; {command}' if folder else command
         return ("/bin/sh", "-c", found)
     if candidate and folder:
         return _found(words, candidate)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,9 @@ class Snapshot:
 
     paths: tuple[str, ...]
     contents: Mapping[str, bytes] = field(default_factory=dict)
+    whole: Snapshot | None = field(default=None, repr=False, compare=False)
+    # The folder this is of, relative to the whole.
+    place: str = "."
 
     @cached_property
     def _files(self) -> frozenset[str]:
@@ -38,10 +41,30 @@ class Snapshot:
 
     def names(self) -> list[str]:
         """All paths, sorted."""
+        return self._sorted
+
+    @cached_property
+    def _sorted(self) -> list[str]:
         return sorted(self._files)
 
+    @cached_property
+    def _by_folder(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for path in self._sorted:
+            folder, _, name = path.rpartition("/")
+            found.setdefault(folder or ".", []).append(name)
+        return found
+
+    def files_in(self, folder: str) -> list[str]:
+        """The names of the files that lie directly in a folder, sorted."""
+        return self._by_folder.get(folder, [])
+
+    def folders(self) -> list[str]:
+        """The folders that hold a file of their own."""
+        return list(self._by_folder)
+
     def under(self, folder: str) -> Snapshot:
-        """The snapshot of one folder, with paths relative to it."""
+        """The snapshot of one folder, with paths relative to it; it remembers the whole that it is a part of."""
         if folder == ".":
             return self
         prefix = folder + "/"
@@ -49,7 +72,38 @@ class Snapshot:
         return Snapshot(
             paths=tuple(path[cut:] for path in self.paths if path.startswith(prefix)),
             contents={path[cut:]: data for path, data in self.contents.items() if path.startswith(prefix)},
+            whole=self.source,
+            place=folder if self.place == "." else f"{self.place}/{folder}",
         )
+
+    def parts(self, folders: Collection[str]) -> dict[str, Snapshot]:
+        """`under` for many folders that do not lie in one another, in one pass."""
+        wanted = frozenset(folders)
+        paths: dict[str, list[str]] = {folder: [] for folder in wanted}
+        contents: dict[str, dict[str, bytes]] = {folder: {} for folder in wanted}
+        for path in self._sorted:
+            if folder := _ancestor(path, wanted):
+                paths[folder].append(path[len(folder) + 1 :])
+                if path in self.contents:
+                    contents[folder][path[len(folder) + 1 :]] = self.contents[path]
+        return {folder: Snapshot(tuple(paths[folder]), contents[folder], self.source, folder) for folder in wanted}
+
+    @property
+    def source(self) -> Snapshot:
+        """The whole source that this is a part of; itself where it is that."""
+        return self.whole or self
+
+
+def _ancestor(path: str, folders: frozenset[str]) -> str:
+    """The outermost of a path's folders, at most eight deep, that is among these; empty: none."""
+    end = -1
+    for _ in range(8):
+        end = path.find("/", end + 1)
+        if end < 0:
+            break
+        if path[:end] in folders:
+            return path[:end]
+    return ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +115,10 @@ class Settings:
     build_command: str = ""
     start_command: str = ""
     output_directory: str = ""
+    provider: str = ""
+    package_manager: str = ""
+    # A path; "off": a Dockerfile is not used.
+    dockerfile: str = ""
 
 
 class Mode(StrEnum):
@@ -129,6 +187,10 @@ class Step:
     caches: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     network: bool = True
+    # Names of variables it may see; "*": all of the project's.
+    secrets: tuple[str, ...] = ("*",)
+    # Relative to the source's root; empty: the app's root.
+    folder: str = ""
 
 
 @dataclass(frozen=True, order=True)
@@ -137,6 +199,14 @@ class Process:
 
     name: str
     command: Argv
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """Patterns of what becomes the artifact, relative to the source's root."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,14 +227,51 @@ class Plan:
     confidence: float = 0.0
     alternatives: tuple[Alternative, ...] = ()
     warnings: tuple[str, ...] = ()
+    source_digest: str = ""
+    # Where packages are installed from, relative to the source's root.
+    workspace_root: str = "."
+    artifacts: Artifacts = Artifacts()
+    port: int = 0
+    public_build_env: tuple[str, ...] = ()
+    dockerfile: str = ""
+    watch_paths: tuple[str, ...] = ()
     schema: int = SCHEMA
+
+
+@dataclass(frozen=True, order=True)
+class Choice:
+    """A value of the setting that decides, and what it leads to."""
+
+    value: str
+    meaning: str
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why there is no plan: what was seen and what to do, for the user."""
+    """Why there is no plan: what was seen and what to do, for the user. `field` is the setting that decides it."""
 
     message: str
+    field: str = ""
+    choices: tuple[Choice, ...] = ()
+
+
+@dataclass(frozen=True, order=True)
+class Package:
+    """An app of a repository that holds several."""
+
+    root: str
+    name: str
+    provider: str
+    framework: str
+    mode: Mode
+
+
+@dataclass(frozen=True)
+class Detection:
+    """The answer: a plan or a problem, and the apps there are to choose from."""
+
+    outcome: Plan | Problem
+    packages: tuple[Package, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -192,6 +299,21 @@ class Candidate:
     missing: str = ""
     # What keeps packages from being installed, for the user; an install command of the project's own helps too.
     blocked: str = ""
+    # The choices behind `blocked` or `missing`, and the setting that takes one.
+    decided_by: str = ""
+    choices: tuple[Choice, ...] = ()
+    # Where packages are installed from, relative to the source's root; empty: the app's own folder.
+    workspace_root: str = ""
+    # Processes besides web.
+    others: tuple[Process, ...] = ()
+    port: int = 0
+    public_build_env: tuple[str, ...] = ()
+    # A package that is installed beside the app's own, and what the build step's environment holds besides.
+    beside: str = ""
+    build_env: Mapping[str, str] = field(default_factory=dict)
+    # Folders whose contents the running app does not need.
+    exclude: tuple[str, ...] = ()
+    watch_paths: tuple[str, ...] = ()
 
 
 def folder_of(text: str) -> str | None:
@@ -204,4 +326,12 @@ def folder_of(text: str) -> str | None:
 
 def plan_json(plan: Plan) -> str:
     """The canonical form: sorted keys, two spaces, a final newline; equal plans give equal bytes."""
-    return json.dumps(asdict(plan), sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(plan_document(plan), sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+
+
+def plan_document(plan: Plan) -> dict[str, object]:
+    """The plan as published: docs/adr/0010-the-plan-s-schema.md names every key."""
+    document = asdict(plan)
+    document["processes"] = {process.name: list(process.command) for process in plan.processes}
+    document["healthcheck"] = document.pop("health_path")
+    return document

@@ -7,8 +7,8 @@ from typing import Any
 
 from shipoff.contracts.detector.v1 import detector_pb2, detector_pb2_grpc
 from shipoff.contracts.types.v1 import types_pb2
-from shipoff.detector.domain import Argv, Mode, Plan, Problem, Settings, Snapshot, Step
-from shipoff.detector.handlers import detect
+from shipoff.detector.domain import Argv, Detection, Mode, Plan, Problem, Settings, Snapshot, Step
+from shipoff.detector.handlers import Circumstances, survey
 
 _MODES = {
     Mode.STATIC: types_pb2.PLAN_MODE_STATIC,
@@ -25,10 +25,26 @@ class DetectorServicer(detector_pb2_grpc.DetectorServiceServicer):
     async def Detect(self, request: detector_pb2.DetectRequest, context: Any) -> detector_pb2.DetectResponse:
         """The plan, or the problem in words; in a thread, since a large source takes a while to read."""
         snapshot = Snapshot(tuple(request.paths), dict(request.contents))
-        found = await asyncio.to_thread(detect, snapshot, _settings(request.settings))
-        if isinstance(found, Problem):
-            return detector_pb2.DetectResponse(problem=found.message)
-        return detector_pb2.DetectResponse(plan=plan_message(found))
+        circumstances = Circumstances(request.source_digest, request.builds_images)
+        return _response(await asyncio.to_thread(survey, snapshot, _settings(request.settings), circumstances))
+
+
+def _response(found: Detection) -> detector_pb2.DetectResponse:
+    response = detector_pb2.DetectResponse(
+        packages=[
+            detector_pb2.Package(
+                root=item.root, name=item.name, provider=item.provider, framework=item.framework, mode=_MODES[item.mode]
+            )
+            for item in found.packages
+        ]
+    )
+    if isinstance(found.outcome, Problem):
+        problem = found.outcome
+        response.problem, response.field = problem.message, problem.field
+        response.choices.extend(detector_pb2.Choice(value=item.value, meaning=item.meaning) for item in problem.choices)
+    else:
+        response.plan.CopyFrom(plan_message(found.outcome))
+    return response
 
 
 def _settings(message: types_pb2.BuildSettings) -> Settings:
@@ -38,6 +54,9 @@ def _settings(message: types_pb2.BuildSettings) -> Settings:
         build_command=message.build_command,
         start_command=message.start_command,
         output_directory=message.output_directory,
+        provider=message.provider,
+        package_manager=message.package_manager,
+        dockerfile=message.dockerfile,
     )
 
 
@@ -68,6 +87,13 @@ def plan_message(plan: Plan) -> types_pb2.Plan:
             for item in plan.alternatives
         ],
         warnings=plan.warnings,
+        source_digest=plan.source_digest,
+        workspace_root=plan.workspace_root,
+        artifacts=types_pb2.PlanArtifacts(include=plan.artifacts.include, exclude=plan.artifacts.exclude),
+        port=plan.port,
+        public_build_env=plan.public_build_env,
+        dockerfile=plan.dockerfile,
+        watch_paths=plan.watch_paths,
     )
 
 
@@ -79,6 +105,8 @@ def _step(step: Step) -> types_pb2.PlanStep:
         caches=step.caches,
         inputs=step.inputs,
         network=step.network,
+        secrets=step.secrets,
+        folder=step.folder,
     )
 
 

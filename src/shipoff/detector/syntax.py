@@ -17,7 +17,18 @@ APPLICATIONS = {
     "fastapi.applications.FastAPI": ("fastapi", "asgi"),
     "starlette.applications.Starlette": ("starlette", "asgi"),
     "litestar.Litestar": ("litestar", "asgi"),
+    "litestar.app.Litestar": ("litestar", "asgi"),
     "quart.Quart": ("quart", "asgi"),
+    "fasthtml.common.FastHTML": ("fasthtml", "asgi"),
+    "fasthtml.FastHTML": ("fasthtml", "asgi"),
+    "fasthtml.common.fast_app": ("fasthtml", "asgi"),
+    "fasthtml.fast_app": ("fasthtml", "asgi"),
+    "blacksheep.Application": ("blacksheep", "asgi"),
+    "connexion.AsyncApp": ("connexion", "asgi"),
+    "connexion.FlaskApp": ("connexion", "asgi"),
+    "apiflask.APIFlask": ("apiflask", "wsgi"),
+    "flask_openapi3.OpenAPI": ("flask-openapi3", "wsgi"),
+    "flask.app.Flask": ("flask", "wsgi"),
     "django.core.wsgi.get_wsgi_application": ("django", "wsgi"),
     "django.core.asgi.get_asgi_application": ("django", "asgi"),
 }
@@ -41,6 +52,8 @@ class _Names:
 
     imported: dict[str, str]
     known: Mapping[str, Application]
+    # Modules of which everything was imported.
+    stars: tuple[str, ...] = ()
 
 
 def parse(source: str) -> ast.Module | None:
@@ -60,7 +73,7 @@ def application(tree: ast.Module, module: str = "", known: Mapping[str, Applicat
     factory returns, count as this module's. `module` of a package's own file ends in `.__init__`.
     """
     own = module.removesuffix(".__init__")
-    names = _Names(_imports(ast.walk(tree), module), known or {})
+    names = _Names(_imports(ast.walk(tree), module), known or {}, _stars(tree))
     functions = [statement for statement in _top_level(tree.body) if isinstance(statement, ast.FunctionDef)]
     names.imported.update({function.name: f"{own}.{function.name}" for function in functions})
     objects = [found for statement in _top_level(tree.body) for found in _assigned(statement, names)]
@@ -104,6 +117,11 @@ def _imports(nodes: Iterable[ast.AST], module: str = "") -> dict[str, str]:
     return names
 
 
+def _stars(tree: ast.Module) -> tuple[str, ...]:
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and not node.level]
+    return tuple(node.module or "" for node in imports if any(alias.name == "*" for alias in node.names))
+
+
 def _absolute(node: ast.ImportFrom, module: str) -> str:
     """The module an import names; a relative one is resolved one level up, beside `module`."""
     if not node.level:
@@ -131,6 +149,9 @@ def _constructed(node: ast.expr | None, names: _Names) -> tuple[str, str] | None
         return None
     head, dot, rest = _dotted(node.func).partition(".")
     called = names.imported.get(head, "") + dot + rest
+    if head not in names.imported:
+        # `from fasthtml.common import *`, as its own documentation writes it.
+        called = next((f"{star}.{head}" for star in names.stars if f"{star}.{head}" in APPLICATIONS), called)
     other = names.known.get(called)
     return (other.framework, other.interface) if other and other.factory else APPLICATIONS.get(called)
 
@@ -148,6 +169,8 @@ def _assigned(statement: ast.stmt, names: _Names) -> list[Application]:
     else:
         return []
     kind = _constructed(value, names)
+    # `app, rt = fast_app()`
+    targets = [target.elts[0] if isinstance(target, ast.Tuple) and target.elts else target for target in targets]
     return [Application(*kind, target.id) for target in targets if kind and isinstance(target, ast.Name)]
 
 

@@ -11,7 +11,18 @@ from fastapi.openapi.utils import get_openapi
 from shipoff.gateway.context import Gateway
 from shipoff.gateway.edge import Edge
 from shipoff.gateway.problems import MEDIA_TYPE, Problem, answer_errors_with_problems
-from shipoff.gateway.routes import accounts, deployments, events, platform, projects, running, sources, stream, webhooks
+from shipoff.gateway.routes import (
+    accounts,
+    deployments,
+    events,
+    plans,
+    platform,
+    projects,
+    running,
+    sources,
+    stream,
+    webhooks,
+)
 
 _DESCRIPTION = (
     "Every answer carries `X-Request-Id`. Errors are problem documents (RFC 9457). Lists are read in pages: send "
@@ -32,7 +43,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     )
     app.state.gateway = gateway
     app.include_router(platform.unlimited)
-    for module in (platform, accounts, projects, sources, deployments, running, events, stream, webhooks):
+    for module in (platform, accounts, projects, sources, plans, deployments, running, events, stream, webhooks):
         app.include_router(module.router)
     answer_errors_with_problems(app)
     app.add_middleware(Edge)

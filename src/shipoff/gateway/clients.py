@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from shipoff.common.config import address
 from shipoff.common.rpc import channel
+from shipoff.contracts.detector.v1.detector_pb2_grpc import DetectorServiceStub
 from shipoff.contracts.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from shipoff.contracts.log.v1.log_pb2_grpc import LogServiceStub
 from shipoff.contracts.orchestrator.v1.orchestrator_pb2_grpc import DeploymentServiceStub
@@ -26,13 +27,14 @@ class Clients:
     runtime: RuntimeServiceStub
     log: LogServiceStub
     worker: WorkerServiceStub
+    detector: DetectorServiceStub
 
 
 @asynccontextmanager
 async def connected(address_of: Callable[[str], str] = address) -> AsyncIterator[Clients]:
     """Connects lazily: a service that is not up yet makes its calls Unavailable, not this."""
     async with AsyncExitStack() as stack:
-        names = ("identity", "project", "orchestrator", "runtime", "log", "worker")
+        names = ("identity", "project", "orchestrator", "runtime", "log", "worker", "detector")
         channels = {name: await stack.enter_async_context(channel(address_of(name))) for name in names}
         yield Clients(
             identity=IdentityServiceStub(channels["identity"]),
@@ -41,4 +43,5 @@ async def connected(address_of: Callable[[str], str] = address) -> AsyncIterator
             runtime=RuntimeServiceStub(channels["runtime"]),
             log=LogServiceStub(channels["log"]),
             worker=WorkerServiceStub(channels["worker"]),
+            detector=DetectorServiceStub(channels["detector"]),
         )

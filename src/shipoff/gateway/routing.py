@@ -61,6 +61,21 @@ class GuardedRoute(APIRoute):
         return handle
 
 
+class LargeGuardedRoute(APIRoute):
+    """Needs a token; its JSON body may be as large as a snapshot of a source."""
+
+    def get_route_handler(self) -> _Handler:
+        inner = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            request.state.principal = await authenticate(request)
+            settings = gateway_of(request).settings
+            limit = settings.snapshot_limit_bytes
+            return await inner(await with_json(request, limit_bytes=limit, timeout_s=settings.body_timeout_s))
+
+        return handle
+
+
 class RawGuardedRoute(APIRoute):
     """Needs a token and reads its body itself."""
 
@@ -74,9 +89,10 @@ class RawGuardedRoute(APIRoute):
         return handle
 
 
-def guarded(tag: str, *, raw: bool = False) -> APIRouter:
+def guarded(tag: str, *, raw: bool = False, large: bool = False) -> APIRouter:
     """A router whose routes need a token."""
-    return APIRouter(tags=[tag], route_class=RawGuardedRoute if raw else GuardedRoute, dependencies=[Security(bearer)])
+    route_class = RawGuardedRoute if raw else LargeGuardedRoute if large else GuardedRoute
+    return APIRouter(tags=[tag], route_class=route_class, dependencies=[Security(bearer)])
 
 
 def open_to_all(tag: str, *, raw: bool = False) -> APIRouter:

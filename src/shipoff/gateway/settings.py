@@ -28,6 +28,8 @@ class GatewaySettings(ServiceSettings):
 
     # Caps of a request's body, in bytes. GitHub cuts its deliveries at 25 MB, ordinary ones have some 10 KB.
     json_limit_bytes: int = Field(default=_MIB, ge=1)
+    # Of a snapshot to plan: paths and manifests.
+    snapshot_limit_bytes: int = Field(default=8 * _MIB, ge=1, le=15 * _MIB)
     webhook_limit_bytes: int = Field(default=4 * _MIB, ge=1, le=15 * _MIB)
     source_limit_bytes: int = Field(default=512 * _MIB, ge=1)
     # How long a body may take: a JSON one as a whole, an archive between two of its pieces.

@@ -59,6 +59,10 @@ class BuildSettings:
     build_command: str = ""
     start_command: str = ""
     output_directory: str = ""
+    provider: str = ""
+    package_manager: str = ""
+    # A path; "off": a Dockerfile is not used.
+    dockerfile: str = ""
 
 
 @dataclass(frozen=True)
@@ -254,6 +258,7 @@ def check_build(build: BuildSettings) -> BuildSettings:
         build,
         root_directory=_inner_folder(build.root_directory, field="build.root_directory"),
         output_directory=_inner_folder(build.output_directory, field="build.output_directory"),
+        dockerfile=_inner_folder(build.dockerfile, field="build.dockerfile"),
     )
 
 

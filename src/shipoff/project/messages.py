@@ -37,6 +37,9 @@ def build_settings(message: types_pb2.BuildSettings) -> BuildSettings:
         message.build_command,
         message.start_command,
         message.output_directory,
+        message.provider,
+        message.package_manager,
+        message.dockerfile,
     )
 
 

@@ -37,7 +37,7 @@ async def test_a_source_gets_its_plan(address: str) -> None:
         settings=types_pb2.BuildSettings(build_command="python -m compileall ."),
     )
     plan = (await _detect(address, request)).plan
-    assert (plan.schema, plan.provider, plan.framework, plan.mode) == (1, "python", "flask", types_pb2.PLAN_MODE_SERVER)
+    assert (plan.schema, plan.provider, plan.framework, plan.mode) == (2, "python", "flask", types_pb2.PLAN_MODE_SERVER)
     assert [step.name for step in plan.steps] == ["install", "build"]
     assert list(plan.steps[1].commands[0].argv) == [".venv/bin/python", "-m", "compileall", "."]
     assert "app:server" in plan.processes[0].command.argv

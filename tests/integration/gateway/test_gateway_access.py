@@ -16,7 +16,7 @@ from shipoff.gateway.settings import GatewaySettings
 
 OPEN = {"/healthz", "/v1/info", "/v1/setup", "/webhooks/github"}
 # These are about the caller alone.
-OWN = {"/v1/me", "/v1/tokens", "/v1/tokens/{token_id}", "/v1/teams", "/v1/queue"}
+OWN = {"/v1/me", "/v1/tokens", "/v1/tokens/{token_id}", "/v1/teams", "/v1/queue", "/v1/detect"}
 # These are for owners of the team that runs the platform.
 OPERATING = {f"/v1/events/dead{path}" for path in ("", "/replay", "/drop", "/{event_id}", "/{event_id}/replay")}
 # GET lists the caller's own, POST checks the team in its body.
@@ -36,6 +36,7 @@ BODIES: dict[str, Any] = {
     "POST /v1/teams": {"name": "x"},
     "POST /v1/events/dead/replay": {},
     "POST /v1/events/dead/drop": {},
+    "POST /v1/detect": {"paths": ["index.html"]},
 }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from shipoff.builder.assignment import BuildError, Limits
-from shipoff.builder.snapshot import FILE_BYTES, TOTAL_BYTES, take
+from shipoff.builder.snapshot import take
+from shipoff.common.manifests import FILE_BYTES, TOTAL_BYTES
 
 
 def source(root, files):

@@ -107,7 +107,7 @@ def test_a_dockerfile_is_noted_and_alone_a_problem() -> None:
     assert "Dockerfile was seen" in problem({"Dockerfile": "FROM scratch"})
 
 
-@pytest.mark.parametrize(("files", "said"), [({"go.mod": ""}, "Go"), ({}, "no files"), ({"notes.txt": ""}, "notes.txt")])
+@pytest.mark.parametrize(("files", "said"), [({"gleam.toml": ""}, "Gleam"), ({}, "no files"), ({"notes.txt": ""}, "notes.txt")])
 def test_nothing_recognised_says_what_was_seen_and_what_to_add(files: dict[str, str], said: str) -> None:
     assert said in problem(files)
 

@@ -23,7 +23,9 @@ class RemoteDetector:
 
     async def detect(self, snapshot: build_pb2.Snapshot, settings: types_pb2.BuildSettings) -> build_pb2.PlanDecided:
         """The plan, or the problem. Raises TemporaryError while the detector is away."""
-        request = detector_pb2.DetectRequest(paths=snapshot.paths, contents=dict(snapshot.contents), settings=settings)
+        request = detector_pb2.DetectRequest(
+            paths=snapshot.paths, contents=dict(snapshot.contents), settings=settings, source_digest=snapshot.digest
+        )
         try:
             answer = await self._stub.Detect(request, timeout=_DETECT_S)
         except PermanentError as error:

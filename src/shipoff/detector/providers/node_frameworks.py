@@ -5,76 +5,47 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, replace
 
-from shipoff.detector.domain import Argv, Mode, Snapshot, folder_of
+from shipoff.detector.domain import Mode, Snapshot, folder_of
 from shipoff.detector.javascript import literals
 from shipoff.detector.manifests import Table, json_table, table_at, text, text_at
+from shipoff.detector.providers.node_table import FRAMEWORKS, SERVERS, Framework, program
 
+# Where a package is installed that the app does not bring itself.
+BESIDE = ".shipoff/node"
+_SRVX = ("--prod", "--port", "$PORT", "--static", "../client", "dist/server/server.js")
 _EXTENSIONS = ("js", "mjs", "cjs", "ts", "mts", "cts")
-
-
-@dataclass(frozen=True)
-class Framework:
-    """`output`: the folder of finished files, relative to the app's root. `start` and `build` stand in for absent scripts."""
-
-    name: str
-    dependency: str
-    mode: Mode
-    output: str = ""
-    start: Argv = ()
-    build: Argv = ()
-    # The setting behind what was found, as (file, key, rule).
-    because: tuple[str, str, str] | None = None
-    missing: str = ""
-
-
-def _bin(*command: str) -> Argv:
-    return (f"node_modules/.bin/{command[0]}", *command[1:])
-
-
-_NITRO_START: Argv = ("node", ".output/server/index.mjs")
-# In order of precedence: what builds on another comes before it.
-_FRAMEWORKS = (
-    Framework("next", "next", Mode.SSR, "", _bin("next", "start", "-p", "$PORT"), _bin("next", "build")),
-    Framework("nuxt", "nuxt", Mode.SSR, "", _NITRO_START, _bin("nuxt", "build")),
-    Framework("sveltekit", "@sveltejs/kit", Mode.SSR, "", ("node", "build"), _bin("vite", "build")),
-    Framework("astro", "astro", Mode.STATIC, "dist", (), _bin("astro", "build")),
-    Framework(
-        "react-router",
-        "@react-router/dev",
-        Mode.SSR,
-        "",
-        _bin("react-router-serve", "build/server/index.js"),
-        _bin("react-router", "build"),
-    ),
-    Framework(
-        "remix", "@remix-run/dev", Mode.SSR, "", _bin("remix-serve", "build/server/index.js"), _bin("remix", "vite:build")
-    ),
-    Framework("tanstack-start", "@tanstack/react-start", Mode.SSR, "", _NITRO_START, _bin("vite", "build")),
-    Framework("solid-start", "@solidjs/start", Mode.SSR, "", _NITRO_START, _bin("vinxi", "build")),
-    Framework("gatsby", "gatsby", Mode.STATIC, "public", (), _bin("gatsby", "build")),
-    Framework("docusaurus", "@docusaurus/core", Mode.STATIC, "build", (), _bin("docusaurus", "build")),
-    Framework("eleventy", "@11ty/eleventy", Mode.STATIC, "_site", (), _bin("eleventy")),
-    Framework("nestjs", "@nestjs/core", Mode.SERVER, "", ("node", "dist/main.js"), _bin("nest", "build")),
-    Framework("angular", "@angular/core", Mode.SPA, "dist", (), _bin("ng", "build")),
-    Framework("create-react-app", "react-scripts", Mode.SPA, "build", (), _bin("react-scripts", "build")),
-    Framework("vue-cli", "@vue/cli-service", Mode.SPA, "dist", (), _bin("vue-cli-service", "build")),
-    Framework("vite", "vite", Mode.SPA, "dist", (), _bin("vite", "build")),
-    Framework("parcel", "parcel", Mode.SPA, "dist", (), _bin("parcel", "build")),
-)
-_SERVERS = {"express": "express", "fastify": "fastify", "koa": "koa", "hono": "hono", "@hapi/hapi": "hapi", "polka": "polka"}
 
 
 def server_framework(dependencies: frozenset[str]) -> str:
     """The name of a library that serves HTTP; empty: none."""
-    return next((name for dependency, name in _SERVERS.items() if dependency in dependencies), "")
+    return next((name for dependency, name in SERVERS.items() if dependency in dependencies), "")
 
 
 def framework(snapshot: Snapshot, package: Table, dependencies: frozenset[str]) -> Framework | None:
-    """The framework that builds the app, as its configuration has it."""
-    found = next((candidate for candidate in _FRAMEWORKS if candidate.dependency in dependencies), None)
-    return (
-        _ADJUSTED[found.name](snapshot, found, _Context(package, dependencies)) if found and found.name in _ADJUSTED else found
-    )
+    """The framework that builds the app, as its configuration has it: the one that the build script runs before others."""
+    present = [candidate for candidate in FRAMEWORKS if _is_there(snapshot, candidate, dependencies)]
+    context = _Context(package, dependencies)
+    run = set(context.build_programs())
+    named = [candidate for candidate in present if candidate.build and candidate.build[0].rpartition("/")[2] in run]
+    found = next(iter([*named, *present]), None)
+    if found is None:
+        return None
+    if found in named and named[0] is not present[0] and found.mode.files_only and not present[0].mode.files_only:
+        # A site beside a server of the same package: the server is the app.
+        found = present[0]
+    return _ADJUSTED[found.name](snapshot, found, context) if found.name in _ADJUSTED else found
+
+
+def _is_there(snapshot: Snapshot, candidate: Framework, dependencies: frozenset[str]) -> bool:
+    if candidate.needs and not dependencies.issuperset(candidate.needs):
+        return False
+    return not dependencies.isdisjoint(candidate.dependencies) or bool(snapshot.first(*candidate.configs))
+
+
+def betrayed_by(found: Framework, snapshot: Snapshot, dependencies: frozenset[str]) -> tuple[str, str]:
+    """(file, key) of what gave the framework away."""
+    named = next((name for name in found.dependencies if name in dependencies), "")
+    return ("package.json", f"dependencies.{named}") if named else (snapshot.first(*found.configs), "")
 
 
 @dataclass(frozen=True)
@@ -87,6 +58,12 @@ class _Context:
             return shlex.split(text_at(self.package, "scripts", "build"))
         except ValueError:
             return []
+
+    def build_programs(self) -> list[str]:
+        """The programs that the build script runs: the first word of each of its commands."""
+        words = self.build_words()
+        first = [word for index, word in enumerate(words) if index == 0 or words[index - 1] in ("&&", ";", "||", "npx", "exec")]
+        return [word.rpartition("/")[2] for word in first]
 
 
 def _config(snapshot: Snapshot, name: str) -> tuple[str, dict[str, str]]:
@@ -117,11 +94,46 @@ def _sveltekit(_snapshot: Snapshot, found: Framework, context: _Context) -> Fram
     if "@sveltejs/adapter-static" in context.dependencies:
         because = ("package.json", "devDependencies.@sveltejs/adapter-static", "leaves static files")
         return replace(found, mode=Mode.STATIC, output="build", start=(), because=because)
+    if "@sveltejs/adapter-auto" in context.dependencies:
+        # What it looks for before it takes (and installs) adapter-node: https://svelte.dev/docs/kit/adapter-auto.
+        warning = "adapter-auto chooses SvelteKit's adapter: name @sveltejs/adapter-node in svelte.config.js instead"
+        return replace(found, env=(("GCP_BUILDPACKS", "true"),), warning=warning)
     missing = (
         "package.json has SvelteKit without an adapter for servers or static files. "
         "Add @sveltejs/adapter-node (or @sveltejs/adapter-static) and name it in svelte.config.js."
     )
     return replace(found, missing=missing)
+
+
+def _tanstack(_snapshot: Snapshot, found: Framework, context: _Context) -> Framework:
+    """With Nitro a server that starts; without it a handler that another program has to serve."""
+    if {"nitro", "nitropack"} & context.dependencies:
+        return found
+    if "srvx" in context.dependencies:
+        start = program("srvx", *_SRVX)
+        return replace(found, start=start, because=("package.json", "dependencies.srvx", "serves the built handler"))
+    beside = f"{BESIDE}/node_modules/.bin/srvx"
+    warning = "TanStack Start comes without a server for Node: the newest srvx is installed. Add nitro or srvx to choose"
+    return replace(found, start=(beside, *_SRVX), beside="srvx", warning=warning)
+
+
+def _pages_folder(_snapshot: Snapshot, found: Framework, context: _Context) -> Framework:
+    """VitePress and VuePress write below the folder that their build command names; without one, below the root."""
+    words = context.build_words()
+    if words[:2] != [found.name, "build"]:
+        return found
+    folder = words[2] if len(words) > 2 and not words[2].startswith("-") else "."
+    return _with_output(found, "package.json", "scripts.build", f"{folder}/.{found.name}/dist")
+
+
+def _expo(snapshot: Snapshot, found: Framework, _context: _Context) -> Framework:
+    """`web.output` of app.json: a single page, or a page a route; a server needs code of its own."""
+    output = text_at(json_table(snapshot, "app.json").table, "expo", "web", "output")
+    if output == "static":
+        return replace(found, mode=Mode.STATIC, because=("app.json", "expo.web.output", "a page for every route"))
+    if output == "server":
+        return replace(found, missing="app.json (expo.web.output) asks for a server: add a start script that runs it.")
+    return found
 
 
 def _astro(snapshot: Snapshot, found: Framework, context: _Context) -> Framework:
@@ -177,6 +189,10 @@ def _with_output(found: Framework, file: str, key: str, output: str) -> Framewor
 
 
 _ADJUSTED = {
+    "tanstack-start": _tanstack,
+    "vitepress": _pages_folder,
+    "vuepress": _pages_folder,
+    "expo": _expo,
     "next": _next,
     "nuxt": _nuxt,
     "sveltekit": _sveltekit,

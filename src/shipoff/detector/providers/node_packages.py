@@ -1,16 +1,17 @@
 """Node: which package manager, in which version, and how it installs.
 
-pnpm and yarn are run through npx, so that a machine needs Node and npm only.
+pnpm, yarn and bun are run through npx, so that a machine needs Node and npm only.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from shipoff.detector.domain import Argv, Evidence, PackageManager, Snapshot
+from shipoff.detector.domain import Argv, Candidate, Choice, Evidence, PackageManager, Snapshot
 from shipoff.detector.manifests import MAX_MANIFEST_BYTES, Table, table_at, text, text_at
+from shipoff.detector.versions import version as asked_version
 
 _LOCKFILES = {
     "package-lock.json": "npm",
@@ -29,6 +30,10 @@ _YARN_1 = "1.22.22"
 _YARN_BY_LOCKFILE = {"4": "2", "5": "2", "6": "3", "7": "3", "8": "4.9.1"}
 _YARN_METADATA = re.compile(r"^__metadata:\s+version: (\d+)", re.MULTILINE)
 _YARN_BERRY = "4"
+_EXACT = re.compile(r"\d{1,4}\.\d{1,4}\.\d{1,4}")
+MANAGERS = frozenset({"npm", "pnpm", "yarn", "bun"})
+_BUN = "1"
+_BUN_FOLDER = ".bun/node_modules/.bin"
 _INSTALL_SCRIPTS = ("preinstall", "install", "postinstall", "prepare")
 
 
@@ -47,20 +52,20 @@ class Manager:
     warnings: tuple[str, ...] = ()
     # Several lock files, none of them named.
     conflict: str = ""
+    choices: tuple[Choice, ...] = ()
 
 
-def manager(snapshot: Snapshot, package: Table) -> Manager:
-    """By the packageManager field, else by the lock file; several lock files without the field are a question to the author."""
+def manager(snapshot: Snapshot, package: Table, wanted: str = "") -> Manager:
+    """By the setting, else the packageManager field, else the lock file; several of these are a question to the author."""
     locks = [file for file in _LOCKFILES if snapshot.has(file)]
     named = _FIELD.fullmatch(text_at(package, "packageManager"))
     kinds = sorted({_LOCKFILES[file] for file in locks})
-    kind = named[1] if named else (kinds[0] if kinds else "npm")
+    kind, source = _kind(snapshot, package, locks)
+    if wanted:
+        kind, source = wanted, Evidence("", "settings.package_manager", f"packages are installed with {wanted}")
     lock = next((file for file in locks if _LOCKFILES[file] == kind), "")
-    source = Evidence("package.json", "packageManager", f"packages are installed with {kind}")
-    if not named:
-        source = Evidence(lock or "package.json", "", f"packages are installed with {kind}")
-    made = _MAKERS[kind](snapshot, lock, named[2] if named else "")
-    conflict = "" if named or len(kinds) < 2 else _conflict(locks)
+    made = _MAKERS[kind](snapshot, lock, named[2] if named and named[1] == kind else _engine(package, kind))
+    conflict = "" if named or wanted or len(kinds) < 2 else _conflict(locks)
     warnings = () if lock else (f"there is no lock file: run `{kind} install` and add it, so that every build is the same",)
     return Manager(
         manager=made.manager,
@@ -72,7 +77,48 @@ def manager(snapshot: Snapshot, package: Table) -> Manager:
         evidence=(source,),
         warnings=(*made.warnings, *warnings),
         conflict=conflict,
+        choices=tuple(Choice(name, f"installs from {file}") for file, name in _LOCKFILES.items() if conflict and file in locks),
     )
+
+
+def _kind(snapshot: Snapshot, package: Table, locks: list[str]) -> tuple[str, Evidence]:
+    """The package manager and what tells it."""
+    named = _FIELD.fullmatch(text_at(package, "packageManager"))
+    if named:
+        return named[1], Evidence("package.json", "packageManager", f"packages are installed with {named[1]}")
+    declared = text_at(package, "devEngines", "packageManager", "name")
+    if declared in MANAGERS and (not locks or declared in {_LOCKFILES[file] for file in locks}):
+        return declared, Evidence("package.json", "devEngines.packageManager", f"packages are installed with {declared}")
+    signs = {**dict.fromkeys(locks), "pnpm-workspace.yaml": "pnpm", ".yarnrc.yml": "yarn", "bunfig.toml": "bun"}
+    file = next(iter(locks), "") or snapshot.first(*(sign for sign, kind in signs.items() if kind))
+    if file:
+        kind = _LOCKFILES.get(file) or signs[file] or "npm"
+        kind = sorted({_LOCKFILES[lock] for lock in locks})[0] if locks else kind
+        shown = next((lock for lock in locks if _LOCKFILES[lock] == kind), file)
+        return kind, Evidence(shown, "", f"packages are installed with {kind}")
+    for name in ("pnpm", "yarn", "bun"):
+        if text_at(package, "engines", name):
+            return name, Evidence("package.json", f"engines.{name}", f"packages are installed with {name}")
+    return "npm", Evidence("package.json", "", "packages are installed with npm")
+
+
+def _engine(package: Table, kind: str) -> str:
+    """An exact version that `engines` asks for; a range is left to the lock file."""
+    wanted = text_at(package, "engines", kind)
+    return wanted if _EXACT.fullmatch(wanted) else ""
+
+
+def bun_beside(candidate: Candidate, tool: Manager, start: str) -> tuple[Candidate, tuple[Argv, ...]]:
+    """Where Bun runs the app it is installed beside it, from npm: the machine needs Node only. The command that does it."""
+    words = candidate.web[:1] == ("bun",) or start.split()[:1] in (["bun"], ["bunx"])
+    if not words or not candidate.web:
+        return candidate, ()
+    version = tool.manager.version or _BUN
+    install = ("npm", "install", "--prefix", ".bun", "--no-save", "--no-audit", "--no-fund", f"bun@{version}")
+    web = tuple(candidate.web)
+    if web[0] in ("bun", "npm"):
+        web = (f"{_BUN_FOLDER}/bun", *web[1:])
+    return replace(candidate, web=web), (install,)
 
 
 def _conflict(locks: list[str]) -> str:
@@ -147,10 +193,17 @@ def _yarn(snapshot: Snapshot, lock: str, version: str) -> Manager:
     )
 
 
-def _bun(snapshot: Snapshot, _lock: str, _version: str) -> Manager:
-    found = _npm(snapshot, "", "")
-    warning = "bun is not supported yet: npm installs from package.json, without bun's lock file"
-    return Manager(found.manager, found.program, found.install, caches=found.caches, warnings=(warning,))
+def _bun(snapshot: Snapshot, lock: str, version: str) -> Manager:
+    asked = asked_version(snapshot, "bun")
+    exact = asked.requested if asked and _EXACT.fullmatch(asked.requested) else ""
+    version = version or exact or _BUN
+    program = ("npx", "--yes", f"bun@{version}")
+    return Manager(
+        PackageManager("bun", version, lock, frozen=bool(lock)),
+        program=program,
+        install=(*program, "install", *(("--frozen-lockfile",) if lock else ())),
+        caches=("bun", "npm"),
+    )
 
 
 _MAKERS = {"npm": _npm, "pnpm": _pnpm, "yarn": _yarn, "bun": _bun}

@@ -1,30 +1,48 @@
-"""What is seen but not used yet: a Dockerfile, and languages without a provider. It makes the answer helpful."""
+"""What is seen beside what is used: a Dockerfile, and languages without a provider. It makes the answer helpful."""
 
 from __future__ import annotations
 
 import posixpath
 
-from shipoff.detector.domain import Snapshot
+from shipoff.detector.domain import Snapshot, folder_of
 
 _DOCKERFILES = ("Dockerfile", "Containerfile")
 _LANGUAGES = {
-    "go.mod": "Go",
-    "Cargo.toml": "Rust",
-    "Gemfile": "Ruby",
-    "composer.json": "PHP",
-    "pom.xml": "Java",
-    "build.gradle": "Java",
-    "build.gradle.kts": "Java",
-    "mix.exs": "Elixir",
-    "deno.json": "Deno",
-    "Pipfile": "Pipenv",
+    "CMakeLists.txt": "C++ (CMake)",
+    "meson.build": "C++ (Meson)",
+    "gleam.toml": "Gleam",
+    "Package.swift": "Swift",
+    "dune-project": "OCaml",
+    "stack.yaml": "Haskell",
+    "build.sbt": "Scala",
+    "project.clj": "Clojure",
+    "shard.yml": "Crystal",
+    "pubspec.yaml": "Dart",
+    "hugo.toml": "Hugo",
+    "_config.yml": "Jekyll",
 }
-_MANIFESTS = frozenset({"package.json", "requirements.txt", "pyproject.toml", "manage.py", "Procfile", "index.html"})
+_MANIFESTS = frozenset(
+    {
+        "package.json",
+        "requirements.txt",
+        "pyproject.toml",
+        "manage.py",
+        "Procfile",
+        "index.html",
+        "go.mod",
+        "Gemfile",
+        "mix.exs",
+    }
+    | {"composer.json", "Cargo.toml", "pom.xml", "build.gradle", "build.gradle.kts", "deno.json", "mix.exs", "index.php"}
+)
 _SHOWN = 3
 
 
-def dockerfile(snapshot: Snapshot) -> str:
-    """The path of a Dockerfile in the root; empty: none."""
+def dockerfile(snapshot: Snapshot, setting: str) -> str:
+    """The path of the Dockerfile that the setting names, or of one in the root; empty: none."""
+    if setting.strip() not in ("", "off"):
+        path = folder_of(setting) or ""
+        return path if snapshot.has(path) else ""
     return snapshot.first(*_DOCKERFILES)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
-from shipoff.detector.domain import Argv, Candidate, Evidence, Mode, Snapshot, Step
+from shipoff.detector.domain import Argv, Candidate, Evidence, Mode, Settings, Snapshot, Step
+from shipoff.detector.manifests import table_at, toml_table
 from shipoff.detector.providers.python_dependencies import PYTHON, Dependencies, dependencies, pip_install, python_version
 from shipoff.detector.providers.python_entry import Django, Entry, django, entry, script, trees
 from shipoff.detector.syntax import imported_modules
@@ -15,22 +17,43 @@ _BIND = "$HOST:$PORT"
 # Threads let one process answer a probe while a slow request is under way.
 _THREADS = "8"
 _SERVERS = frozenset({"gunicorn", "uvicorn"})
+_HEADLESS: Argv = (
+    "--server.port=$PORT",
+    "--server.address=$HOST",
+    "--server.headless=true",
+    "--browser.gatherUsageStats=false",
+)
 # An extra that brings the server along.
 _BUNDLES = {"fastapi": frozenset({"standard", "all"})}
-_FRAMEWORK_MODULES = frozenset({"flask", "fastapi", "django", "starlette", "litestar", "quart", "bottle", "falcon"})
+# Where a framework's distribution is named otherwise.
+_DISTRIBUTIONS = {"fasthtml": "python-fasthtml"}
+_FRAMEWORK_MODULES = frozenset(
+    {"flask", "fastapi", "django", "starlette", "litestar", "quart", "bottle", "falcon", "fasthtml", "streamlit"}
+)
 
+_COMMAND = re.compile(r"\w[\w.-]*")
+_TOOLS = frozenset({"uv", "poetry", "pdm", "pipenv", "pip"})
+_PAGES = ("streamlit_app.py", "app.py", "main.py", "Home.py", "src/app.py", "src/main.py")
 _APPLICATION, _MANIFEST_AND_SCRIPT, _SCRIPT, _MANIFEST = 90, 60, 40, 35
 
 
-def python(snapshot: Snapshot) -> Candidate | None:
+def python(snapshot: Snapshot, settings: Settings) -> Candidate | None:
     """An application object first, then a script to run."""
-    found = dependencies(snapshot)
+    found = dependencies(snapshot, settings.package_manager if settings.package_manager in _TOOLS else "")
     project = django(snapshot)
     served = project.entry if project else entry(snapshot)
     if served:
         candidate = _serving(served, found, project)
+    elif page := _streamlit(snapshot, found):
+        candidate = page
     elif file := script(snapshot):
         candidate = _running(snapshot, file, found)
+    elif command := _console_script(snapshot):
+        candidate = _candidate(
+            _MANIFEST_AND_SCRIPT,
+            (Evidence("pyproject.toml", f"project.scripts.{command}", "the package's only command"),),
+            web=(f"{_PROGRAMS_FOLDER}/{command}",),
+        )
     elif found.file:
         candidate = _unstartable(found)
     elif found.unreadable:
@@ -53,9 +76,10 @@ def _serving(served: Entry, found: Dependencies, project: Django | None) -> Cand
     if not found.file:
         missing = (
             f"{served.file} uses {application.framework}, but nothing says which packages to install. "
-            f"Add a requirements.txt with the line `{application.framework}`, or a pyproject.toml."
+            f"Add a requirements.txt with the line `{_DISTRIBUTIONS.get(application.framework, application.framework)}`, "
+            "or a pyproject.toml."
         )
-    elif found.installed.extras and application.framework not in found.installed:
+    elif found.installed.extras and _DISTRIBUTIONS.get(application.framework, application.framework) not in found.installed:
         warnings.append(f"{served.file} uses {application.framework}, but {found.file} does not name it")
     return _candidate(
         _APPLICATION,
@@ -80,6 +104,17 @@ def _server(served: Entry) -> Argv:
     return (PYTHON, "-m", "uvicorn", target, "--host", "$HOST", "--port", "$PORT", *factory, *folder)
 
 
+def _streamlit(snapshot: Snapshot, found: Dependencies) -> Candidate | None:
+    """A page that imports Streamlit, which serves it."""
+    pages = trees(snapshot, *_PAGES)
+    file = next((page for page in _PAGES if page in pages and "streamlit" in imported_modules(pages[page])), "")
+    if not file or "streamlit" not in found.installed:
+        return None
+    web = (PYTHON, "-m", "streamlit", "run", file, *_HEADLESS)
+    evidence = (Evidence(file, "import streamlit", "a Streamlit page"),)
+    return _candidate(_APPLICATION, evidence, framework="streamlit", web=web)
+
+
 def _collecting() -> Step:
     return Step("build", ((PYTHON, "manage.py", "collectstatic", "--noinput"),), network=False)
 
@@ -96,6 +131,12 @@ def _running(snapshot: Snapshot, file: str, found: Dependencies) -> Candidate:
         web=(PYTHON if found.file else "python3", file),
         missing=missing,
     )
+
+
+def _console_script(snapshot: Snapshot) -> str:
+    """The only command that the package installs; empty: none, or several."""
+    names = [*table_at(toml_table(snapshot, "pyproject.toml").table, "project", "scripts")]
+    return names[0] if len(names) == 1 and _COMMAND.fullmatch(names[0]) else ""
 
 
 def _unstartable(found: Dependencies) -> Candidate:
@@ -121,13 +162,19 @@ def _installing(snapshot: Snapshot, candidate: Candidate, found: Dependencies) -
     module = candidate.web[2] if candidate.web[1:2] == ("-m",) else ""
     extra = _extra_server(module, found)
     commands = (("uv", "venv", "--relocatable", "--clear", "--python", wanted, ".venv"), *found.commands, *extra)
-    install = Step("install", commands, caches=found.caches, inputs=found.inputs)
+    # A workspace's own environment would lie in its root: the app's folder is to hold it.
+    env = {"UV_PROJECT_ENVIRONMENT": f"{snapshot.place}/.venv"} if found.workspace_root else {}
+    install = Step("install", commands, env=env, caches=found.caches, inputs=found.inputs)
     warning = f"{found.file} names no server: the newest {module} is installed. Add `{module}` to it to choose the version."
     return replace(
         candidate,
         steps=(install, *candidate.steps),
         installs=found.commands,
         warnings=(*candidate.warnings, warning) if extra else candidate.warnings,
+        workspace_root=found.workspace_root,
+        blocked=found.conflict,
+        decided_by="package_manager" if found.conflict else "",
+        choices=found.choices,
         programs_folder=_PROGRAMS_FOLDER,
         programs=frozenset(found.installed.extras),
     )

@@ -8,15 +8,20 @@ from dataclasses import dataclass, field, replace
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from shipoff.detector import manifests
-from shipoff.detector.domain import Argv, Evidence, PackageManager, RuntimeVersion, Snapshot
+from shipoff.detector.domain import Argv, Choice, Evidence, PackageManager, RuntimeVersion, Snapshot
 from shipoff.detector.manifests import Requirements, Table
+from shipoff.detector.providers.python_pipenv import pipfile_requirements
 from shipoff.detector.providers.python_poetry import pep440, poetry_requirements
+from shipoff.detector.versions import version
+from shipoff.detector.workspaces import matching
 
 PYTHON = ".venv/bin/python"
 # Where the poetry lock's pins are written to for uv.
 _EXPORTED = ".venv/requirements.txt"
 _VERSION = re.compile(r"(?:python-|cpython[-@])?(\d)(?:\.(\d{1,2}))?(?:\.\d+)?")
 _POETRY: Argv = ("uv", "tool", "run", "--from", "poetry>=2,<3", "--with", "poetry-plugin-export", "poetry")
+_PDM: Argv = ("uv", "tool", "run", "--from", "pdm>=2,<3", "pdm")
+_PIPENV: Argv = ("uv", "tool", "run", "--from", "pipenv", "pipenv")
 _EXPORT: Argv = ("export", "--no-interaction", "--format", "requirements.txt", "--output", _EXPORTED)
 
 
@@ -37,6 +42,11 @@ class Dependencies:
     warnings: tuple[str, ...] = ()
     # What is wrong with pyproject.toml.
     unreadable: str = ""
+    # Several lock files, and what the setting can be.
+    conflict: str = ""
+    choices: tuple[Choice, ...] = ()
+    # Where the packages are installed from, relative to the source's root; empty: the app's own folder.
+    workspace_root: str = ""
 
 
 def pip_install(*arguments: str) -> Argv:
@@ -44,21 +54,64 @@ def pip_install(*arguments: str) -> Argv:
     return ("uv", "pip", "install", "--python", PYTHON, *arguments)
 
 
-def dependencies(snapshot: Snapshot) -> Dependencies:
-    """Lock files first, then requirements.txt, then what pyproject.toml or setup.py say."""
+def dependencies(snapshot: Snapshot, wanted: str = "") -> Dependencies:
+    """Lock files first, then requirements.txt, then what pyproject.toml or setup.py say; `wanted`: of this tool only."""
     project = manifests.toml_table(snapshot, "pyproject.toml")
-    found = _chosen(snapshot, project.table)
+    found = _locked(snapshot, project.table, wanted) or _chosen(snapshot, project.table, wanted)
     warnings = (*found.warnings, project.unreadable) if project.unreadable else found.warnings
     return replace(found, warnings=warnings, unreadable=project.unreadable)
 
 
-def _chosen(snapshot: Snapshot, project: Table) -> Dependencies:
-    if snapshot.has("uv.lock") and snapshot.has("pyproject.toml"):
-        return _uv_lock(snapshot, project)
-    if snapshot.has("poetry.lock") and snapshot.has("pyproject.toml"):
-        return _poetry_lock(snapshot, project)
-    if snapshot.has("requirements.txt"):
+def _locked(snapshot: Snapshot, project: Table, wanted: str) -> Dependencies | None:
+    """By the lock file; of several, the setting's, else the one whose tool pyproject.toml is written for."""
+    there = {tool: file for tool, (file, beside) in _LOCKS.items() if snapshot.has(file) and snapshot.has(beside)}
+    workspace = _uv_workspace(snapshot)
+    if not there:
+        return _uv_member(workspace, project) if workspace and wanted in ("", "uv") else None
+    if wanted:
+        return _LOCKED[wanted](snapshot, project) if wanted in there else None
+    tables = manifests.table_at(project, "tool")
+    configured = [tool for tool in there if tool in tables]
+    tool = next(iter(there)) if len(there) == 1 else configured[0] if len(configured) == 1 else ""
+    if tool:
+        return _LOCKED[tool](snapshot, project)
+    files = " and ".join(sorted(there.values()))
+    found = _LOCKED[next(iter(there))](snapshot, project)
+    return replace(
+        found,
+        conflict=f"{files} are both here. Delete those you do not use, or set the package manager to one of them.",
+        choices=tuple(Choice(tool, f"installs from {file}") for tool, file in sorted(there.items())),
+    )
+
+
+def _uv_workspace(snapshot: Snapshot) -> str:
+    """The folder, relative to the source's root, whose uv workspace has this one as a member; empty: none."""
+    source = snapshot.source
+    if snapshot.place == "." or not source.has("uv.lock"):
+        return ""
+    root = manifests.toml_table(source, "pyproject.toml").table
+    members = manifests.list_at(root, "tool", "uv", "workspace", "members")
+    patterns = [pattern for pattern in members if isinstance(pattern, str)]
+    return "." if snapshot.place in matching(source, patterns, "pyproject.toml") else ""
+
+
+def _uv_member(root: str, project: Table) -> Dependencies:
+    name = manifests.text_at(project, "project", "name")
+    return Dependencies(
+        file="uv.lock",
+        manager=PackageManager("uv", lockfile="uv.lock", frozen=True),
+        installed=manifests.requirements_of(manifests.list_at(project, "project", "dependencies")),
+        commands=(("uv", "sync", "--frozen", "--no-dev", "--no-editable", "--package", name),),
+        evidence=(Evidence("uv.lock", "", f"a member of the workspace in {root}: installed from its lock file"),),
+        workspace_root=root,
+    )
+
+
+def _chosen(snapshot: Snapshot, project: Table, wanted: str) -> Dependencies:
+    if snapshot.has("requirements.txt") and wanted in ("", "pip"):
         return _requirements(snapshot)
+    if snapshot.has("Pipfile") and wanted in ("", "pipenv"):
+        return _pipfile(snapshot)
     if manifests.list_at(project, "project", "dependencies"):
         return _pyproject(project)
     if manifests.table_at(project, "tool", "poetry", "dependencies"):
@@ -72,8 +125,7 @@ def _uv_lock(snapshot: Snapshot, project: Table) -> Dependencies:
     lock = manifests.locked_packages(snapshot, "uv.lock")
     packaged = bool(manifests.table_at(project, "build-system"))
     warnings = (lock.unreadable,) if lock.unreadable else ()
-    if snapshot.has("poetry.lock"):
-        warnings = (*warnings, "both uv.lock and poetry.lock are here: uv.lock is used")
+    packaged = packaged or bool(manifests.table_at(project, "tool", "uv", "workspace"))
     return Dependencies(
         file="uv.lock",
         manager=PackageManager("uv", lockfile="uv.lock", frozen=True),
@@ -91,11 +143,59 @@ def _poetry_lock(snapshot: Snapshot, project: Table) -> Dependencies:
         file="poetry.lock",
         manager=PackageManager("poetry", lockfile="poetry.lock", frozen=True),
         installed=_closure(_poetry_requirements(project), lock.table),
-        commands=((*_POETRY, *_EXPORT), pip_install("--requirement", _EXPORTED)),
+        commands=((*_POETRY, *_EXPORT), _from_export()),
         inputs=("poetry.lock", "pyproject.toml"),
         evidence=(Evidence("poetry.lock", "", "dependencies are exported by poetry and installed with uv, exactly as locked"),),
         warnings=(lock.unreadable,) if lock.unreadable else (),
     )
+
+
+def _pdm_lock(snapshot: Snapshot, project: Table) -> Dependencies:
+    lock = manifests.locked_packages(snapshot, "pdm.lock")
+    return Dependencies(
+        file="pdm.lock",
+        manager=PackageManager("pdm", lockfile="pdm.lock", frozen=True),
+        installed=_closure(manifests.requirements_of(manifests.list_at(project, "project", "dependencies")), lock.table),
+        commands=((*_PDM, "export", "--prod", "--format", "requirements", "--output", _EXPORTED), _from_export()),
+        inputs=("pdm.lock", "pyproject.toml"),
+        evidence=(Evidence("pdm.lock", "", "dependencies are exported by pdm and installed with uv, exactly as locked"),),
+        warnings=(lock.unreadable,) if lock.unreadable else (),
+    )
+
+
+def _pipfile_lock(snapshot: Snapshot, _project: Table) -> Dependencies:
+    lock = manifests.json_table(snapshot, "Pipfile.lock")
+    names = [name for name in manifests.table_at(lock.table, "default") if manifests.requirement(name)]
+    return Dependencies(
+        file="Pipfile.lock",
+        manager=PackageManager("pipenv", lockfile="Pipfile.lock", frozen=True),
+        installed=manifests.requirements_of(list(names)),
+        commands=((*_PIPENV, "requirements", "--hash", "--output", _EXPORTED), _from_export()),
+        inputs=("Pipfile", "Pipfile.lock"),
+        evidence=(
+            Evidence("Pipfile.lock", "", "dependencies are exported by pipenv and installed with uv, exactly as locked"),
+        ),
+        warnings=(lock.unreadable,) if lock.unreadable else (),
+    )
+
+
+def _pipfile(snapshot: Snapshot) -> Dependencies:
+    requirements, left_out = pipfile_requirements(manifests.toml_table(snapshot, "Pipfile").table)
+    unlocked = ("there is no Pipfile.lock: run `pipenv lock` and add it, so that every build installs the same versions",)
+    skipped = (f"Pipfile: {', '.join(left_out)} needs a Pipfile.lock, and was left out",) if left_out else ()
+    return Dependencies(
+        file="Pipfile",
+        manager=PackageManager("pipenv"),
+        installed=manifests.requirements_of(list(requirements)),
+        commands=(pip_install("--", *requirements),) if requirements else (),
+        inputs=("Pipfile",),
+        evidence=(Evidence("Pipfile", "packages", "dependencies are installed from it"),),
+        warnings=(*unlocked, *skipped),
+    )
+
+
+def _from_export() -> Argv:
+    return pip_install("--requirement", _EXPORTED)
 
 
 def _poetry_unlocked(project: Table) -> Dependencies:
@@ -188,20 +288,41 @@ def _needed_by(package: Table) -> set[str]:
     return {entry["name"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("name"), str)}
 
 
+# In order of preference where nothing else decides: lock file, and what has to be beside it.
+_LOCKS = {
+    "uv": ("uv.lock", "pyproject.toml"),
+    "poetry": ("poetry.lock", "pyproject.toml"),
+    "pdm": ("pdm.lock", "pyproject.toml"),
+    "pipenv": ("Pipfile.lock", "Pipfile"),
+}
+_LOCKED = {"uv": _uv_lock, "poetry": _poetry_lock, "pdm": _pdm_lock, "pipenv": _pipfile_lock}
+
+
 def python_version(snapshot: Snapshot) -> tuple[RuntimeVersion | None, str]:
     """What asks for a version of Python, and how to ask uv for it ("3.12", ">=3.11"; "python3": any)."""
-    for file in (".python-version", "runtime.txt"):
-        line = manifests.first_line(snapshot, file)
-        if match := _VERSION.fullmatch(line):
-            # A patch release is rarely there, and rarely meant: the newest of that minor version is taken.
-            wanted = ".".join(part for part in match.groups() if part)
-            return RuntimeVersion("python", line, file), wanted
+    asked = version(snapshot, "python", _VERSION)
+    if asked and (match := _VERSION.fullmatch(asked.requested)):
+        # A patch release is rarely there, and rarely meant: the newest of that minor version is taken.
+        return asked, ".".join(part for part in match.groups() if part)
+    if found := _pipfile_version(snapshot):
+        return found
     project = manifests.toml_table(snapshot, "pyproject.toml").table
     for keys in (("project", "requires-python"), ("tool", "poetry", "dependencies", "python")):
         written = manifests.text_at(project, *keys)
         if specifier := _specifier(written):
             return RuntimeVersion("python", written, f"pyproject.toml: {'.'.join(keys)}"), specifier
     return None, "python3"
+
+
+def _pipfile_version(snapshot: Snapshot) -> tuple[RuntimeVersion, str] | None:
+    requires = manifests.table_at(manifests.toml_table(snapshot, "Pipfile").table, "requires")
+    for key in ("python_full_version", "python_version"):
+        written = manifests.text_at(requires, key)
+        if match := _VERSION.fullmatch(written):
+            return RuntimeVersion("python", written, f"Pipfile: requires.{key}"), ".".join(
+                part for part in match.groups() if part
+            )
+    return None
 
 
 def _specifier(written: str) -> str:

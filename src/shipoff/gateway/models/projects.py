@@ -15,6 +15,7 @@ from shipoff.gateway.settings import GatewaySettings
 
 _Command = Annotated[str, StringConstraints(max_length=4096)]
 _Folder = Annotated[str, StringConstraints(max_length=512)]
+_Word = Annotated[str, StringConstraints(max_length=32, pattern="^[a-z]*$")]
 
 
 class BuildIn(Incoming):
@@ -25,6 +26,9 @@ class BuildIn(Incoming):
     build_command: _Command | None = None
     start_command: _Command | None = None
     output_directory: _Folder | None = None
+    provider: _Word | None = Field(default=None, description="Only this one is considered: node, python, go, …")
+    package_manager: _Word | None = Field(default=None, description="Decides between several lock files: npm, pnpm, uv, …")
+    dockerfile: _Folder | None = Field(default=None, description="A Dockerfile's path; off: none is used.")
 
 
 class RunIn(Incoming):
@@ -62,6 +66,9 @@ class BuildOut(Outgoing):
     build_command: str
     start_command: str
     output_directory: str
+    provider: str
+    package_manager: str
+    dockerfile: str
 
 
 class RunOut(Outgoing):

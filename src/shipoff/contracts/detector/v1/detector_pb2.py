@@ -26,7 +26,7 @@ from shipoff.contracts.buf.validate import validate_pb2 as buf_dot_validate_dot_
 from shipoff.contracts.types.v1 import types_pb2 as shipoff_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"shipoff/detector/v1/detector.proto\x12\x13shipoff.detector.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cshipoff/types/v1/types.proto\"\xd2\x01\n\rDetectRequest\x12\x19\n\x05paths\x18\x01 \x03(\tB\n\xbaH\x07\x92\x01\x04\x10\xa0\x8d\x06\x12\x42\n\x08\x63ontents\x18\x02 \x03(\x0b\x32\x30.shipoff.detector.v1.DetectRequest.ContentsEntry\x12\x31\n\x08settings\x18\x03 \x01(\x0b\x32\x1f.shipoff.types.v1.BuildSettings\x1a/\n\rContentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"G\n\x0e\x44\x65tectResponse\x12$\n\x04plan\x18\x01 \x01(\x0b\x32\x16.shipoff.types.v1.Plan\x12\x0f\n\x07problem\x18\x02 \x01(\t2d\n\x0f\x44\x65tectorService\x12Q\n\x06\x44\x65tect\x12\".shipoff.detector.v1.DetectRequest\x1a#.shipoff.detector.v1.DetectResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"shipoff/detector/v1/detector.proto\x12\x13shipoff.detector.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cshipoff/types/v1/types.proto\"\xa1\x02\n\rDetectRequest\x12\x19\n\x05paths\x18\x01 \x03(\tB\n\xbaH\x07\x92\x01\x04\x10\xa0\x8d\x06\x12\x42\n\x08\x63ontents\x18\x02 \x03(\x0b\x32\x30.shipoff.detector.v1.DetectRequest.ContentsEntry\x12\x31\n\x08settings\x18\x03 \x01(\x0b\x32\x1f.shipoff.types.v1.BuildSettings\x12\x36\n\rsource_digest\x18\x04 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^(sha256:[0-9a-f]{64})?$\x12\x15\n\rbuilds_images\x18\x05 \x01(\x08\x1a/\n\rContentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\xb4\x01\n\x0e\x44\x65tectResponse\x12$\n\x04plan\x18\x01 \x01(\x0b\x32\x16.shipoff.types.v1.Plan\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12,\n\x07\x63hoices\x18\x04 \x03(\x0b\x32\x1b.shipoff.detector.v1.Choice\x12.\n\x08packages\x18\x05 \x03(\x0b\x32\x1c.shipoff.detector.v1.Package\"(\n\x06\x43hoice\x12\r\n\x05value\x18\x01 \x01(\t\x12\x0f\n\x07meaning\x18\x02 \x01(\t\"t\n\x07Package\x12\x0c\n\x04root\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\x11\n\tframework\x18\x04 \x01(\t\x12(\n\x04mode\x18\x05 \x01(\x0e\x32\x1a.shipoff.types.v1.PlanMode2d\n\x0f\x44\x65tectorService\x12Q\n\x06\x44\x65tect\x12\".shipoff.detector.v1.DetectRequest\x1a#.shipoff.detector.v1.DetectResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,12 +37,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DETECTREQUEST_CONTENTSENTRY']._serialized_options = b'8\001'
   _globals['_DETECTREQUEST'].fields_by_name['paths']._loaded_options = None
   _globals['_DETECTREQUEST'].fields_by_name['paths']._serialized_options = b'\272H\007\222\001\004\020\240\215\006'
+  _globals['_DETECTREQUEST'].fields_by_name['source_digest']._loaded_options = None
+  _globals['_DETECTREQUEST'].fields_by_name['source_digest']._serialized_options = b'\272H\034r\0322\030^(sha256:[0-9a-f]{64})?$'
   _globals['_DETECTREQUEST']._serialized_start=119
-  _globals['_DETECTREQUEST']._serialized_end=329
-  _globals['_DETECTREQUEST_CONTENTSENTRY']._serialized_start=282
-  _globals['_DETECTREQUEST_CONTENTSENTRY']._serialized_end=329
-  _globals['_DETECTRESPONSE']._serialized_start=331
-  _globals['_DETECTRESPONSE']._serialized_end=402
-  _globals['_DETECTORSERVICE']._serialized_start=404
-  _globals['_DETECTORSERVICE']._serialized_end=504
+  _globals['_DETECTREQUEST']._serialized_end=408
+  _globals['_DETECTREQUEST_CONTENTSENTRY']._serialized_start=361
+  _globals['_DETECTREQUEST_CONTENTSENTRY']._serialized_end=408
+  _globals['_DETECTRESPONSE']._serialized_start=411
+  _globals['_DETECTRESPONSE']._serialized_end=591
+  _globals['_CHOICE']._serialized_start=593
+  _globals['_CHOICE']._serialized_end=633
+  _globals['_PACKAGE']._serialized_start=635
+  _globals['_PACKAGE']._serialized_end=751
+  _globals['_DETECTORSERVICE']._serialized_start=753
+  _globals['_DETECTORSERVICE']._serialized_end=853
 # @@protoc_insertion_point(module_scope)

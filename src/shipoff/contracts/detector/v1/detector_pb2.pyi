@@ -46,6 +46,12 @@ class DetectRequest(message.Message):
     PATHS_FIELD_NUMBER: builtins.int
     CONTENTS_FIELD_NUMBER: builtins.int
     SETTINGS_FIELD_NUMBER: builtins.int
+    SOURCE_DIGEST_FIELD_NUMBER: builtins.int
+    BUILDS_IMAGES_FIELD_NUMBER: builtins.int
+    source_digest: builtins.str
+    """"sha256:<hex>" over the whole source; it goes into the plan as it is."""
+    builds_images: builtins.bool
+    """Whoever carries out the plan can build Dockerfiles: one is then preferred to what else is found."""
     @builtins.property
     def paths(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Every file's path, relative to the source's root, sorted."""
@@ -62,10 +68,12 @@ class DetectRequest(message.Message):
         paths: abc.Iterable[builtins.str] | None = ...,
         contents: abc.Mapping[builtins.str, builtins.bytes] | None = ...,
         settings: types_pb2.BuildSettings | None = ...,
+        source_digest: builtins.str = ...,
+        builds_images: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["contents", b"contents", "paths", b"paths", "settings", b"settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["builds_images", b"builds_images", "contents", b"contents", "paths", b"paths", "settings", b"settings", "source_digest", b"source_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -75,20 +83,86 @@ class DetectResponse(message.Message):
 
     PLAN_FIELD_NUMBER: builtins.int
     PROBLEM_FIELD_NUMBER: builtins.int
+    FIELD_FIELD_NUMBER: builtins.int
+    CHOICES_FIELD_NUMBER: builtins.int
+    PACKAGES_FIELD_NUMBER: builtins.int
     problem: builtins.str
     """Why there is no plan and what to do, for the user."""
+    field: builtins.str
+    """The setting that decides it, such as "root_directory"; empty: none does."""
     @builtins.property
     def plan(self) -> types_pb2.Plan:
         """Absent when nothing could be recognised."""
+
+    @builtins.property
+    def choices(self) -> containers.RepeatedCompositeFieldContainer[Choice]:
+        """What the setting can be."""
+
+    @builtins.property
+    def packages(self) -> containers.RepeatedCompositeFieldContainer[Package]:
+        """The apps of a repository that holds several."""
 
     def __init__(
         self,
         *,
         plan: types_pb2.Plan | None = ...,
         problem: builtins.str = ...,
+        field: builtins.str = ...,
+        choices: abc.Iterable[Choice] | None = ...,
+        packages: abc.Iterable[Package] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["plan", b"plan", "problem", b"problem"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["choices", b"choices", "field", b"field", "packages", b"packages", "plan", b"plan", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Choice(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: builtins.int
+    MEANING_FIELD_NUMBER: builtins.int
+    value: builtins.str
+    meaning: builtins.str
+    def __init__(
+        self,
+        *,
+        value: builtins.str = ...,
+        meaning: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["meaning", b"meaning", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Package(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    ROOT_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    PROVIDER_FIELD_NUMBER: builtins.int
+    FRAMEWORK_FIELD_NUMBER: builtins.int
+    MODE_FIELD_NUMBER: builtins.int
+    root: builtins.str
+    """Relative to the source's root."""
+    name: builtins.str
+    provider: builtins.str
+    framework: builtins.str
+    mode: types_pb2.PlanMode.ValueType
+    def __init__(
+        self,
+        *,
+        root: builtins.str = ...,
+        name: builtins.str = ...,
+        provider: builtins.str = ...,
+        framework: builtins.str = ...,
+        mode: types_pb2.PlanMode.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["framework", b"framework", "mode", b"mode", "name", b"name", "provider", b"provider", "root", b"root"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -292,11 +292,20 @@ class BuildSettings(message.Message):
     BUILD_COMMAND_FIELD_NUMBER: builtins.int
     START_COMMAND_FIELD_NUMBER: builtins.int
     OUTPUT_DIRECTORY_FIELD_NUMBER: builtins.int
+    PROVIDER_FIELD_NUMBER: builtins.int
+    PACKAGE_MANAGER_FIELD_NUMBER: builtins.int
+    DOCKERFILE_FIELD_NUMBER: builtins.int
     root_directory: builtins.str
     install_command: builtins.str
     build_command: builtins.str
     start_command: builtins.str
     output_directory: builtins.str
+    provider: builtins.str
+    """"node", "python", "docker", …: only this one is considered."""
+    package_manager: builtins.str
+    """"npm", "pnpm", "uv", …: decides where lock files of several are there."""
+    dockerfile: builtins.str
+    """A Dockerfile's path in the app's folder; "off": a Dockerfile is not used."""
     def __init__(
         self,
         *,
@@ -305,10 +314,13 @@ class BuildSettings(message.Message):
         build_command: builtins.str = ...,
         start_command: builtins.str = ...,
         output_directory: builtins.str = ...,
+        provider: builtins.str = ...,
+        package_manager: builtins.str = ...,
+        dockerfile: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["build_command", b"build_command", "install_command", b"install_command", "output_directory", b"output_directory", "root_directory", b"root_directory", "start_command", b"start_command"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["build_command", b"build_command", "dockerfile", b"dockerfile", "install_command", b"install_command", "output_directory", b"output_directory", "package_manager", b"package_manager", "provider", b"provider", "root_directory", b"root_directory", "start_command", b"start_command"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -398,6 +410,13 @@ class Plan(message.Message):
     CONFIDENCE_FIELD_NUMBER: builtins.int
     ALTERNATIVES_FIELD_NUMBER: builtins.int
     WARNINGS_FIELD_NUMBER: builtins.int
+    SOURCE_DIGEST_FIELD_NUMBER: builtins.int
+    WORKSPACE_ROOT_FIELD_NUMBER: builtins.int
+    ARTIFACTS_FIELD_NUMBER: builtins.int
+    PORT_FIELD_NUMBER: builtins.int
+    PUBLIC_BUILD_ENV_FIELD_NUMBER: builtins.int
+    DOCKERFILE_FIELD_NUMBER: builtins.int
+    WATCH_PATHS_FIELD_NUMBER: builtins.int
     schema: builtins.int
     provider: builtins.str
     """The ecosystem: "node", "python", "static", …"""
@@ -411,6 +430,14 @@ class Plan(message.Message):
     health_path: builtins.str
     confidence: builtins.float
     """0 to 1."""
+    source_digest: builtins.str
+    """"sha256:<hex>" over the source that was looked at; empty: not known."""
+    workspace_root: builtins.str
+    """Where packages are installed from, relative to the source's root; the app_root itself where there is no workspace."""
+    port: builtins.int
+    """The port the app listens on; 0: the one in PORT."""
+    dockerfile: builtins.str
+    """For the provider "docker": the Dockerfile, relative to app_root."""
     @builtins.property
     def package_manager(self) -> PackageManager: ...
     @builtins.property
@@ -425,6 +452,16 @@ class Plan(message.Message):
     def alternatives(self) -> containers.RepeatedCompositeFieldContainer[Alternative]: ...
     @builtins.property
     def warnings(self) -> containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @builtins.property
+    def artifacts(self) -> PlanArtifacts: ...
+    @builtins.property
+    def public_build_env(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of variables that the build writes into files for browsers; "VITE_*" stands for all that begin so."""
+
+    @builtins.property
+    def watch_paths(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Patterns of paths, relative to the source's root, whose change makes a new deployment worthwhile."""
+
     def __init__(
         self,
         *,
@@ -443,10 +480,41 @@ class Plan(message.Message):
         confidence: builtins.float = ...,
         alternatives: abc.Iterable[Alternative] | None = ...,
         warnings: abc.Iterable[builtins.str] | None = ...,
+        source_digest: builtins.str = ...,
+        workspace_root: builtins.str = ...,
+        artifacts: PlanArtifacts | None = ...,
+        port: builtins.int = ...,
+        public_build_env: abc.Iterable[builtins.str] | None = ...,
+        dockerfile: builtins.str = ...,
+        watch_paths: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["package_manager", b"package_manager"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["artifacts", b"artifacts", "package_manager", b"package_manager"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["alternatives", b"alternatives", "app_root", b"app_root", "confidence", b"confidence", "evidence", b"evidence", "framework", b"framework", "health_path", b"health_path", "mode", b"mode", "output_dir", b"output_dir", "package_manager", b"package_manager", "processes", b"processes", "provider", b"provider", "runtimes", b"runtimes", "schema", b"schema", "steps", b"steps", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["alternatives", b"alternatives", "app_root", b"app_root", "artifacts", b"artifacts", "confidence", b"confidence", "dockerfile", b"dockerfile", "evidence", b"evidence", "framework", b"framework", "health_path", b"health_path", "mode", b"mode", "output_dir", b"output_dir", "package_manager", b"package_manager", "port", b"port", "processes", b"processes", "provider", b"provider", "public_build_env", b"public_build_env", "runtimes", b"runtimes", "schema", b"schema", "source_digest", b"source_digest", "steps", b"steps", "warnings", b"warnings", "watch_paths", b"watch_paths", "workspace_root", b"workspace_root"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PlanArtifacts(message.Message):
+    """What of the source and the build becomes the artifact: patterns relative to the source's root."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    INCLUDE_FIELD_NUMBER: builtins.int
+    EXCLUDE_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def include(self) -> containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @builtins.property
+    def exclude(self) -> containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        include: abc.Iterable[builtins.str] | None = ...,
+        exclude: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["exclude", b"exclude", "include", b"include"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -534,9 +602,13 @@ class PlanStep(message.Message):
     CACHES_FIELD_NUMBER: builtins.int
     INPUTS_FIELD_NUMBER: builtins.int
     NETWORK_FIELD_NUMBER: builtins.int
+    SECRETS_FIELD_NUMBER: builtins.int
+    FOLDER_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"install", "build", …"""
     network: builtins.bool
+    folder: builtins.str
+    """Where the commands run, relative to the source's root; empty: app_root."""
     @builtins.property
     def commands(self) -> containers.RepeatedCompositeFieldContainer[Command]:
         """Argument lists, run in order in app_root. A command a user wrote with shell syntax is ["/bin/sh", "-c", command]."""
@@ -551,6 +623,10 @@ class PlanStep(message.Message):
     def inputs(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Files whose contents decide the step's result; empty: the whole source."""
 
+    @builtins.property
+    def secrets(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of the variables that the step may see; "*" stands for all of the project's."""
+
     def __init__(
         self,
         *,
@@ -560,10 +636,12 @@ class PlanStep(message.Message):
         caches: abc.Iterable[builtins.str] | None = ...,
         inputs: abc.Iterable[builtins.str] | None = ...,
         network: builtins.bool = ...,
+        secrets: abc.Iterable[builtins.str] | None = ...,
+        folder: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["caches", b"caches", "commands", b"commands", "env", b"env", "inputs", b"inputs", "name", b"name", "network", b"network"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["caches", b"caches", "commands", b"commands", "env", b"env", "folder", b"folder", "inputs", b"inputs", "name", b"name", "network", b"network", "secrets", b"secrets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
