@@ -1,4 +1,4 @@
-"""Valkey loses its last second, or everything, or takes no writes. The outbox brings back what was in flight."""
+"""Valkey, and Redis 7, restart, lose their last second or everything, or take no writes. What was in flight comes back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from neighbours.orchestrator import CLEAN_RUN, Rig, check_histories, names
 
 from shipoff.common.errors import Exhausted
 from shipoff.common.ids import new_id
@@ -31,9 +32,9 @@ class Seen:
 
 
 @pytest.fixture
-async def parts(backing, redis_url, database_url_for) -> AsyncIterator[tuple[Streams, Database, Outbox]]:
+async def parts(redis_server, database_url_for) -> AsyncIterator[tuple[Streams, Database, Outbox]]:
     async with AsyncExitStack() as stack:
-        streams = await stack.enter_async_context(Streams.open(redis_url))
+        streams = await stack.enter_async_context(Streams.open(redis_server.url))
         database = await stack.enter_async_context(Database.open(await database_url_for("orchestrator")))
         yield streams, database, Outbox(database, streams, producing=[DEPLOYMENT_QUEUE])
 
@@ -48,12 +49,12 @@ async def nothing_in_flight(database: Database) -> bool:
     return await database.one_or_none(sa.text("SELECT count(*) AS n FROM outbox")) == {"n": 0}
 
 
-async def test_what_was_written_in_the_lost_second_is_published_again(parts, backing, eventually, tmp_path: Path):
+async def test_what_was_written_in_the_lost_second_is_published_again(parts, redis_server, eventually, tmp_path: Path):
     """Row 9: the append-only file as it was a moment ago is what the server comes back with."""
     streams, database, outbox = parts
     await emit(database, outbox, 1)
     await outbox.publish_pending()
-    data = backing.home / "valkey" / "data"
+    data = redis_server.data
     assert list(data.rglob("*.aof")), f"no append-only file below {data}"
 
     async def written() -> bool:
@@ -64,10 +65,10 @@ async def test_what_was_written_in_the_lost_second_is_published_again(parts, bac
     shutil.copytree(data, tmp_path / "earlier", symlinks=True)
     await emit(database, outbox, 2)
     await outbox.publish_pending()
-    await backing.valkey.stop()
+    await redis_server.stop()
     for path in (tmp_path / "earlier" / "appendonlydir").iterdir():
         shutil.copyfile(path, data / "appendonlydir" / path.name)
-    await backing.valkey.start()
+    await redis_server.start()
     assert await streams.client.xlen(DEPLOYMENT_QUEUE) == 1, "the second event was to be lost"
     seen = Seen()
     async with outbox.relaying(), Consumer(streams, DEPLOYMENT_QUEUE, "orchestrator", seen, options=QUICK).running():
@@ -90,3 +91,44 @@ async def test_a_server_that_is_full_refuses_loudly_and_nothing_is_lost(parts, e
     seen = Seen()
     async with outbox.relaying(), Consumer(streams, DEPLOYMENT_QUEUE, "orchestrator", seen, options=QUICK).running():
         await eventually(lambda: seen.attempts == [3], timeout_s=20)
+
+
+async def test_redis_restarts(either_world, redis_server):
+    """Row 7."""
+    rig, orchestrators = either_world
+    await orchestrators.start()
+    rig.builds.automatic = False
+    before = await rig.request(new_id())
+    await rig.until(before, "BUILDING")
+    await redis_server.stop()
+    await redis_server.start()
+    after = await rig.request(new_id())
+    for deployment_id in (before, after):
+        await rig.eventually(lambda wanted=deployment_id: (wanted, 1) in rig.builds.started)
+        await rig.builds.succeed(deployment_id)
+        assert names(await rig.until(deployment_id, "PRODUCTION")) == CLEAN_RUN
+    await check_histories(rig)
+
+
+async def test_everything_in_redis_is_lost_in_mid_run(either_world):
+    """Row 8: what the neighbours had published is theirs to publish again; the sweep asks for what got lost."""
+    rig, orchestrators = either_world
+    await orchestrators.start()
+    rig.builds.automatic = False
+    first = await rig.request(new_id())
+    await rig.until(first, "BUILDING")
+    await rig.eventually(lambda: (first, 1) in rig.builds.started)
+    await rig.streams.client.flushall()
+    await rig.builds.succeed(first)
+    assert names(await rig.until(first, "PRODUCTION")) == CLEAN_RUN
+    second = await rig.request(new_id())
+    await rig.until(second, "BUILDING")
+    await check_histories_after_success(rig, second)
+
+
+async def check_histories_after_success(rig: Rig, deployment_id: str) -> None:
+    """Lets the last build end, then checks."""
+    await rig.eventually(lambda: (deployment_id, 1) in rig.builds.started)
+    await rig.builds.succeed(deployment_id)
+    await rig.until(deployment_id, "PRODUCTION")
+    await check_histories(rig)

@@ -312,7 +312,7 @@ async def come_to_rest(find: Callable[[], Awaitable[list[str]]], eventually: Cal
 
     async def sound() -> bool:
         violations = await find()
-        assert violations == []
+        assert violations == [], "\n".join(violations)
         return True
 
     await eventually(sound)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from neighbours import histories
 from neighbours.histories import Route
+from neighbours.zygote import Zygote
 
 from shipoff.common.config import address
 from shipoff.common.errors import Aborted, NotFound, Unavailable
@@ -24,6 +26,7 @@ from shipoff.contracts.runtime.v1 import runtime_pb2, runtime_pb2_grpc
 from shipoff.contracts.types.v1 import types_pb2
 
 TEAM = new_id()
+CLEAN_RUN = ["BUILDING", "PROVISIONING", "PRODUCTION"]
 
 
 @dataclass
@@ -215,3 +218,36 @@ async def surrounded(stack: AsyncExitStack, *, redis_url: str, database_url: str
         await stack.enter_async_context(serving(address(name), [registration]))
     stub = orchestrator_pb2_grpc.DeploymentServiceStub(await stack.enter_async_context(channel(address("orchestrator"))))
     return Rig(stub, streams, database, builds, workloads, edge, eventually)
+
+
+@asynccontextmanager
+async def orchestrators(*, redis_url: str, database_url: str, eventually: Callable) -> AsyncIterator[tuple[Rig, Zygote]]:
+    """The neighbours, and the way to start real orchestrators between them, with short leases."""
+    environment = {
+        "SHIPOFF_ORCHESTRATOR_DATABASE_URL": database_url,
+        "SHIPOFF_REDIS_URL": redis_url,
+        "SHIPOFF_ORCHESTRATOR_LEASE_S": "1",
+        "SHIPOFF_ORCHESTRATOR_SWEEP_S": "0.3",
+    }
+    async with AsyncExitStack() as stack:
+        patient: Callable = lambda condition: eventually(condition, timeout_s=40)  # noqa: E731 - a name for the default
+        rig = await surrounded(stack, redis_url=redis_url, database_url=database_url, eventually=patient)
+        yield rig, await stack.enter_async_context(Zygote("orchestrator", environment))
+
+
+def names(deployment: orchestrator_pb2.Deployment) -> list[str]:
+    """The states it passed."""
+    return [types_pb2.DeploymentState.Name(t.to_state).removeprefix("DEPLOYMENT_STATE_") for t in deployment.transitions]
+
+
+async def check_histories(rig: Rig) -> None:
+    """Every invariant over everything that was recorded, once nothing is under way any more."""
+
+    async def violations() -> list[str]:
+        recorded = await histories.recorded_deployments(rig.database)
+        # The neighbours' servers keep no outbox, and nobody reads for cdn and worker: what counts is that it was published.
+        recorded = replace(recorded, outbox=[row for row in recorded.outbox if row["epoch"] is None])
+        found = histories.deployments_violations(recorded, at_rest=True, routes=rig.edge.told)
+        return found + await histories.dead_letters(rig.streams)
+
+    await histories.come_to_rest(violations, rig.eventually)

@@ -100,9 +100,40 @@ def _reap(*_: object) -> None:
             _say(ended[0], "ended")
 
 
+def _jumping_clock(seconds: float) -> None:
+    """At SIGUSR2 the wall clock of Shipoff's own code jumps; before that it is right. The monotonic clock never jumps.
+
+    Only our modules' names for the clock are replaced. Libraries keep the host's: gRPC adds a time-out to `time.time()` in
+    Python and takes the sum apart in C, by the clock of the host, which on a host that jumps is the same one on both sides.
+    """
+    import datetime as datetime_module
+    import time
+    import types
+
+    jumped = [0.0]
+    real = datetime_module.datetime
+
+    class Shifted(real):
+        @classmethod
+        def now(cls, tz: datetime_module.tzinfo | None = None) -> datetime_module.datetime:
+            return real.fromtimestamp(time.time() + jumped[0], tz)
+
+    clock = types.SimpleNamespace(**vars(time))
+    clock.time = lambda: time.time() + jumped[0]
+    clock.time_ns = lambda: int(clock.time() * 1e9)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("shipoff."):
+            for attribute, mine, theirs in (("datetime", Shifted, real), ("time", clock, time)):
+                if getattr(module, attribute, None) is theirs:
+                    setattr(module, attribute, mine)
+    signal.signal(signal.SIGUSR2, lambda *_: jumped.__setitem__(0, seconds))
+
+
 def _child(service: str, environment: dict[str, str]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.environ.update(environment)
+    if jump := float(environment.get("CLOCK_JUMPS_BY_S", "0")):
+        _jumping_clock(jump)
     import importlib
 
     import uvloop

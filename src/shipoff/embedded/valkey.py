@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 from urllib.parse import quote
 
 from redis.asyncio import Redis
@@ -42,9 +43,14 @@ class Valkey:
         """How services connect."""
         return redis_url(self._layout, self._password)
 
+    @property
+    def data(self) -> Path:
+        """Its append-only file's folder."""
+        return self._folder / "data"
+
     async def start(self) -> None:
         """Starts it and waits until it has read its data. Raises Unavailable when it does not come up."""
-        make_data_folder(self._folder / "data", self._account)
+        make_data_folder(self.data, self._account)
         self._configure()
         program = Program(
             name=self.name,
@@ -52,7 +58,7 @@ class Valkey:
             pid_file=self._layout.run / "valkey.pid",
             log_file=self._layout.log / "valkey.log",
             account=self._account,
-            environment=environment(HOME=str(self._folder / "data")),
+            environment=environment(HOME=str(self.data)),
         )
         self._child = await Child.start(program)
         await self._until_ready(self._child)
@@ -71,7 +77,7 @@ class Valkey:
             "unixsocket": f'"{self._socket}"',
             "unixsocketperm": "700",
             "requirepass": self._password,
-            "dir": f'"{self._folder / "data"}"',
+            "dir": f'"{self.data}"',
             "appendonly": "yes",
             # A crash of the machine loses a second of messages; the outboxes publish them again.
             "appendfsync": "everysec",

@@ -48,7 +48,7 @@ _INSERT = _sql(
     " commit, commit_message, trigger, requested_by, origin_id, artifact, artifact_key, plan, static, deadline_at)"
     " VALUES (:id, :project_id, :project_name, :team_id, :environment, :number, :accepted_at, 'queued', :request, :branch,"
     " :commit, :commit_message, :trigger, :requested_by, :origin_id, :artifact, :artifact_key, :plan, :static,"
-    f" clock_timestamp() + make_interval(secs => :limit_s)) RETURNING {COLUMNS}"
+    f" clock_timestamp() + make_interval(secs => :limit_s)) ON CONFLICT (id) DO NOTHING RETURNING {COLUMNS}"
 )
 _BY_ID = f"SELECT {COLUMNS} FROM deployments WHERE id = :id"
 _LOCKED = _sql(f"{_BY_ID} FOR UPDATE")
@@ -181,7 +181,9 @@ class PostgresWork:
             "limit_s": self._limits.queued_s,
         }
         row = await self._tx.one_or_none(_INSERT, values)
-        assert row is not None
+        if row is None:
+            # Another process was told of it at the same moment; its number is passed over.
+            return None
         self._tx.after_commit(self._changed)
         return rows.deployment(row)
 
