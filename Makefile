@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help up down runtime dev check test bench proto lock clean
+.PHONY: help up down runtime dev check test bench diagram proto lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,7 @@ check: dev ## Lint, types, layers, contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/contracts.py
+	$(BIN)/python scripts/diagram.py --check
 
 test: dev ## Every test, in parallel (ARGS="…" is passed to pytest)
 	$(BIN)/pytest -n auto --dist loadgroup $(ARGS)
@@ -33,6 +34,9 @@ test: dev ## Every test, in parallel (ARGS="…" is passed to pytest)
 bench: dev ## Measure (FIGURE=name: one figure)
 	@set -e; for figure in $(if $(FIGURE),benchmarks/$(subst -,_,$(FIGURE)).py,$(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))); do \
 		echo "== $$figure"; $(BIN)/python "$$figure"; done
+
+diagram: dev ## Draw the state machine's diagram from its table
+	$(BIN)/python scripts/diagram.py
 
 proto: dev ## Generate src/shipoff/contracts from proto/
 	$(BIN)/python scripts/proto.py

@@ -12,7 +12,7 @@ import typer
 from shipoff.cli import names
 from shipoff.cli.errors import ExitCode, Failure, Missing, UsageFailure
 from shipoff.cli.output import Output, ago, size
-from shipoff.cli.releases import ensure_project
+from shipoff.cli.releases import ensure_project, find_deployment
 from shipoff.cli.verb import PRODUCTION, EnvironmentOption, JsonOption, ProjectOption, here, project_path, signed_in, verb
 
 if TYPE_CHECKING:
@@ -90,11 +90,22 @@ def _first_url(project: Json) -> str:
 
 
 @verb
-def status(project: ProjectOption = None, environment: EnvironmentOption = PRODUCTION, as_json: JsonOption = False) -> None:
-    """Show what is live, what is under way, and how the instances are."""
+def status(
+    number: Annotated[str | None, typer.Argument(metavar="[N]", help="A deployment's number: shows that one instead.")] = None,
+    timeline: Annotated[bool, typer.Option("--timeline", help="Each state: who, why, when, how long.")] = False,
+    project: ProjectOption = None,
+    environment: EnvironmentOption = PRODUCTION,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is live, what is under way, and how the instances are; or one deployment."""
+    from shipoff.cli import history
+
     output = Output(as_json=as_json)
     name = here(project)
     with signed_in() as api:
+        if number or timeline:
+            history.show(api, output, find_deployment(api, name, number, environment=environment), timeline=timeline)
+            return
         found = api.get(f"{project_path(name)}/status", environment=environment)
     output.data(found)
     live, latest = found["live"], found["latest"]

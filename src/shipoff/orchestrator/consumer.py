@@ -11,7 +11,7 @@ from typing import Any
 from shipoff.common.streams import Event as StreamEvent
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.orchestrator import handlers, messages
-from shipoff.orchestrator.domain import EndpointsReady, ProvisionFailed
+from shipoff.orchestrator.domain import EndpointsReady
 from shipoff.orchestrator.ports import Work
 
 
@@ -37,7 +37,7 @@ async def _endpoints(work: Work, message: events_pb2.WorkloadReady | events_pb2.
 
 
 async def _workload_failed(work: Work, message: events_pb2.WorkloadFailed) -> None:
-    await handlers.apply_by_id(work, message.deployment_id, ProvisionFailed(message.reason or "it failed to start"))
+    await handlers.give_up(work, message.deployment_id, message.reason or "it failed to start")
 
 
 _HANDLERS: dict[type, Callable[[Work, Any], Awaitable[None]]] = {

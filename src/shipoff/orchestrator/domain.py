@@ -76,6 +76,10 @@ class Deployment:
     # Of the endpoints: grows with every change of the set of ready instances.
     revision: int = 0
     endpoints: tuple[Endpoint, ...] = ()
+    # It puts an earlier release back because a later one broke: nobody asked for it.
+    automatic: bool = False
+    # How it broke while serving, and waits for what takes its place; empty: it did not.
+    broke: str = ""
 
 
 # Events: what happened.
@@ -88,7 +92,9 @@ class SlotGranted:
 
 @dataclass(frozen=True)
 class ArtifactKnown:
-    """There is nothing to build."""
+    """There is nothing to build. `reason`: why it is deployed at all, where nobody asked for it."""
+
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,6 +151,17 @@ class ProvisionFailed:
 
 
 @dataclass(frozen=True)
+class Broke:
+    """It was ready, and keeps crashing or answers no more."""
+
+    reason: str
+    # It had served for its bake time by then.
+    baked: bool
+    # Something can take its place: an earlier release, or a newer deployment that is under way.
+    replaceable: bool
+
+
+@dataclass(frozen=True)
 class Superseded:
     """A newer deployment of the same environment was accepted."""
 
@@ -187,6 +204,7 @@ Event = (
     | RouteSwitched
     | RouteTaken
     | ProvisionFailed
+    | Broke
     | Superseded
     | Cancelled
     | Replaced
@@ -206,6 +224,8 @@ class Instruction(StrEnum):
     # Points the edge back at whatever is in PRODUCTION, in case it was switched and the record of it did not happen.
     RESTORE_ROUTE = "restore_route"
     REMOVE_ROUTE = "remove_route"
+    # Makes the deployment that brings back the release before this one, unless a newer one is under way.
+    PUT_BACK = "put_back"
 
 
 @dataclass(frozen=True)
@@ -309,6 +329,15 @@ class NewDeployment:
     artifact: bytes = b""
     plan: bytes = b""
     static: bool = False
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Another attempt of a build: which, why the one before did not count, and when it began."""
+
+    attempt: int
+    reason: str
+    time: datetime
 
 
 @dataclass(frozen=True)

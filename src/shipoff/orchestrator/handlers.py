@@ -9,12 +9,16 @@ import structlog
 from shipoff.common.errors import NotFound, PreconditionFailed
 from shipoff.orchestrator.domain import (
     RESTING,
+    TERMINAL,
     ArtifactKnown,
+    Broke,
     Cancelled,
     Deployment,
     Event,
+    Instruction,
     NewDeployment,
     ProjectRemoved,
+    ProvisionFailed,
     Replaced,
     Resources,
     SlotGranted,
@@ -43,7 +47,16 @@ async def apply(work: Work, deployment: Deployment, event: Event, *, actor: str 
     await work.save(deployment, after, actor=actor)
     for instruction in decision.instructions:
         await work.instruct(after, instruction)
+    if after.state in TERMINAL and deployment.state not in RESTING and not after.automatic:
+        await _put_back_instead(work, after)
     return after
+
+
+async def _put_back_instead(work: Work, ended: Deployment) -> None:
+    """What broke while this one was under way counted on it."""
+    broken = await work.broken(ended.project_id, ended.environment)
+    if broken is not None:
+        await work.instruct(broken, Instruction.PUT_BACK)
 
 
 async def apply_by_id(work: Work, deployment_id: str, event: Event, *, actor: str = SYSTEM) -> Deployment | None:
@@ -65,6 +78,41 @@ async def accept(work: Work, new: NewDeployment) -> None:
         await apply(work, older, Superseded(deployment.number))
     if deployment.artifact:
         await apply(work, deployment, ArtifactKnown())
+
+
+async def give_up(work: Work, deployment_id: str, reason: str) -> None:
+    """Its workload will not become ready, or does not stay so: fails what is not live yet; what broke while it served
+    makes room for the release before it."""
+    deployment = await work.locked(deployment_id)
+    if deployment is None:
+        return
+    if deployment.state is not State.PRODUCTION:
+        await apply(work, deployment, ProvisionFailed(reason))
+        return
+    replaceable = await work.newer_under_way(deployment) or await work.put_back(deployment) is not None
+    event = Broke(reason, baked=await work.baked(deployment), replaceable=replaceable)
+    decided = await apply(work, deployment, event)
+    log.warning("release broke", deployment=deployment.id, number=deployment.number, reason=reason,
+                baked=event.baked, put_back=decided is not None)  # fmt: skip
+
+
+async def put_back(work: Work, project_id: str, deployment_id: str) -> None:
+    """Deploys the release before a broken one again; nothing where a newer deployment is under way to replace it.
+
+    The order of locks is that of `accept`: the project's numbers first. Whatever is accepted from now on is newer.
+    """
+    await work.lock_numbers(project_id)
+    broken = await work.locked(deployment_id)
+    if broken is None or broken.state is not State.PRODUCTION or not broken.broke or await work.newer_under_way(broken):
+        return
+    found = await work.put_back(broken)
+    if found is None:
+        return
+    number, new = found
+    deployment = await work.insert(new)
+    if deployment is not None:
+        why = f"puts #{number} back, because #{broken.number} broke: {broken.broke}"
+        await apply(work, deployment, ArtifactKnown(why))
 
 
 async def admit(store: Store, needs: Resources) -> int:

@@ -95,6 +95,7 @@ def _limits(settings: OrchestratorSettings) -> Limits:
         queued_s=settings.queue_timeout_s,
         building_s=settings.build_timeout_s + _BUILD_SLACK_S,
         provisioning_s=settings.provision_timeout_s,
+        bake_s=settings.bake_s,
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.orchestrator.v1 import orchestrator_pb2
@@ -11,9 +12,11 @@ from shipoff.contracts.types.v1 import types_pb2
 from shipoff.orchestrator.domain import (
     BuildFailed,
     BuildSucceeded,
+    Deployment,
     Endpoint,
     NewDeployment,
     Record,
+    Retry,
     State,
     Step,
 )
@@ -69,7 +72,53 @@ def new_deployment(message: events_pb2.DeploymentRequested) -> NewDeployment:
     )
 
 
-def deployment(record: Record, steps: Iterable[Step] = ()) -> orchestrator_pb2.Deployment:
+@dataclass(frozen=True)
+class Copy:
+    """What is another in a deployment of an artifact that exists; empty and None: as in its origin."""
+
+    deployment_id: str
+    trigger: types_pb2.Trigger.ValueType
+    requested_by: str
+    accepted_at: datetime
+    environment: str = ""
+    configuration: types_pb2.Configuration | None = None
+    hosts: tuple[str, ...] = ()
+
+
+def copied(origin: Record, copy: Copy) -> NewDeployment:
+    """A new deployment of the origin's artifact."""
+    facts = events_pb2.DeploymentRequested.FromString(origin.request)
+    facts.deployment_id = copy.deployment_id
+    facts.environment = copy.environment or origin.deployment.environment
+    facts.trigger = copy.trigger
+    facts.requested_by = copy.requested_by
+    facts.requested_at.FromDatetime(copy.accepted_at)
+    if copy.configuration is not None:
+        facts.configuration.CopyFrom(copy.configuration)
+    if copy.hosts:
+        del facts.hosts[:]
+        facts.hosts.extend(copy.hosts)
+    return NewDeployment(
+        id=copy.deployment_id,
+        project_id=origin.deployment.project_id,
+        project_name=origin.project_name,
+        team_id=origin.deployment.team_id,
+        environment=facts.environment,
+        request=facts.SerializeToString(),
+        branch=origin.branch,
+        commit=origin.deployment.commit,
+        commit_message=origin.commit_message,
+        trigger=copy.trigger,
+        requested_by=copy.requested_by,
+        accepted_at=copy.accepted_at,
+        origin_id=origin.deployment.id,
+        artifact=origin.deployment.artifact,
+        plan=origin.deployment.plan,
+        static=origin.deployment.static,
+    )
+
+
+def deployment(record: Record, steps: Iterable[Step] = (), retries: Iterable[Retry] = ()) -> orchestrator_pb2.Deployment:
     """The contract's view of a stored deployment."""
     now = record.deployment
     request = events_pb2.DeploymentRequested.FromString(record.request)
@@ -93,6 +142,10 @@ def deployment(record: Record, steps: Iterable[Step] = ()) -> orchestrator_pb2.D
         transitions=[_transition(step) for step in steps],
         variable_versions=request.configuration.variables.versions,
         origin_deployment_id=record.origin_id,
+        configuration_version=request.configuration.version,
+        build=request.configuration.build,
+        run=request.configuration.run,
+        retries=[_retry(retry) for retry in retries],
     )
     message.created_at.FromDatetime(record.created_at)
     message.changed_at.FromDatetime(record.changed_at)
@@ -103,9 +156,36 @@ def deployment(record: Record, steps: Iterable[Step] = ()) -> orchestrator_pb2.D
     return message
 
 
+def state_changed(record: Record, before: Deployment) -> events_pb2.DeploymentStateChanged:
+    """The news of a transition."""
+    now = record.deployment
+    event = events_pb2.DeploymentStateChanged(
+        deployment_id=now.id,
+        project_id=now.project_id,
+        project_name=record.project_name,
+        team_id=now.team_id,
+        environment=now.environment,
+        number=now.number,
+        from_state=state_number(before.state),
+        to_state=state_number(now.state),
+        reason=now.reason,
+        version=now.version,
+        hosts=events_pb2.DeploymentRequested.FromString(record.request).hosts,
+        commit=now.commit,
+    )
+    event.time.FromDatetime(record.changed_at)
+    return event
+
+
 def _transition(step: Step) -> orchestrator_pb2.Transition:
     message = orchestrator_pb2.Transition(
         from_state=state_number(step.from_state), to_state=state_number(step.to_state), reason=step.reason, actor=step.actor
     )
     message.time.FromDatetime(step.time)
+    return message
+
+
+def _retry(retry: Retry) -> orchestrator_pb2.Retry:
+    message = orchestrator_pb2.Retry(attempt=retry.attempt, reason=retry.reason)
+    message.time.FromDatetime(retry.time)
     return message

@@ -61,6 +61,7 @@ class Performer:
             Instruction.STOP_WORKLOAD: self._stop_workload,
             Instruction.RESTORE_ROUTE: self._restore_route,
             Instruction.REMOVE_ROUTE: self._remove_route,
+            Instruction.PUT_BACK: self._put_back,
         }
 
     async def perform_due(self) -> None:
@@ -185,6 +186,11 @@ class Performer:
 
     async def _stop_workload(self, record: Record, _: Task) -> Event | None:
         await self._outside.stop_workload(record.deployment.id)
+        return None
+
+    async def _put_back(self, record: Record, _: Task) -> Event | None:
+        async with self._store.begin() as work:
+            await handlers.put_back(work, record.deployment.project_id, record.deployment.id)
         return None
 
     async def _remove_route(self, record: Record, _: Task) -> Event | None:

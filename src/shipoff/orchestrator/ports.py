@@ -15,6 +15,7 @@ from shipoff.orchestrator.domain import (
     Record,
     Reserved,
     Resources,
+    Retry,
     State,
     Step,
     Task,
@@ -38,6 +39,24 @@ class Work(Protocol):
 
     async def newer_number(self, deployment: Deployment) -> int | None:
         """The number of a deployment of the same environment that was accepted after this one and has not failed."""
+
+    async def baked(self, deployment: Deployment) -> bool:
+        """Whether it has served for its bake time."""
+
+    async def newer_under_way(self, deployment: Deployment) -> bool:
+        """Whether a deployment of the same environment that was accepted after this one is queued, built or put up."""
+
+    async def broken(self, project_id: str, environment: str) -> Deployment | None:
+        """What serves, not locked, if it broke and waits for what takes its place."""
+
+    async def put_back(self, deployment: Deployment) -> tuple[int, NewDeployment] | None:
+        """What puts back the newest kept release that served before this one and did not break, with its number.
+
+        None where there is none. Releases that served for the bake time come before those that were replaced earlier.
+        """
+
+    async def lock_numbers(self, project_id: str) -> None:
+        """Until the transaction ends the project's next number is ours: whoever has a lower one is stored."""
 
     async def of_project(self, project_id: str) -> Sequence[Deployment]:
         """Every deployment of the project that is not at its end, locked."""
@@ -78,6 +97,9 @@ class Store(Protocol):
 
     async def steps(self, deployment_id: str) -> Sequence[Step]:
         """Its transitions, oldest first."""
+
+    async def retries(self, deployment_id: str) -> Sequence[Retry]:
+        """The attempts of its build after the first, oldest first."""
 
     async def page(
         self, project_id: str, *, environment: str, states: Sequence[State], number: int, before: int, limit: int

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc.aio
 
 from shipoff.common.errors import InvalidInput, NotFound, PreconditionFailed
-from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.log.v1 import log_pb2, log_pb2_grpc
 from shipoff.contracts.orchestrator.v1 import orchestrator_pb2 as pb
 from shipoff.contracts.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
@@ -61,9 +60,7 @@ class DeploymentServer(pb_grpc.DeploymentServiceServicer):
         async with self._store.begin() as work:
             await handlers.accept(work, _from_origin(origin, request))
         record = await self._record(request.deployment_id)
-        return pb.CreateDeploymentResponse(
-            deployment=messages.deployment(record, await self._store.steps(request.deployment_id))
-        )
+        return pb.CreateDeploymentResponse(deployment=await self._with_history(record))
 
     async def GetDeployment(self, request: pb.GetDeploymentRequest, context: Context) -> pb.GetDeploymentResponse:
         return pb.GetDeploymentResponse(deployment=await self._message(request.deployment_id))
@@ -159,8 +156,11 @@ class DeploymentServer(pb_grpc.DeploymentServiceServicer):
         return record
 
     async def _message(self, deployment_id: str) -> pb.Deployment:
-        record = await self._record(deployment_id)
-        return messages.deployment(record, await self._store.steps(deployment_id))
+        return await self._with_history(await self._record(deployment_id))
+
+    async def _with_history(self, record: Record) -> pb.Deployment:
+        retries = await self._store.retries(record.deployment.id) if record.deployment.attempt > 1 else ()
+        return messages.deployment(record, await self._store.steps(record.deployment.id), retries)
 
 
 def _page_after(token: str) -> int:
@@ -189,34 +189,29 @@ def _waits_for(entry: QueueEntry, place: int, needs: Resources, reserved: Reserv
 
 def _from_origin(origin: Record, request: pb.CreateDeploymentRequest) -> NewDeployment:
     """A deployment of the origin's artifact, with its configuration or the one that is given instead."""
-    if request.trigger == types_pb2.TRIGGER_PROMOTE and not request.hosts:
-        raise InvalidInput("a promotion needs the target environment's hosts", field="hosts")
-    facts = events_pb2.DeploymentRequested.FromString(origin.request)
-    facts.deployment_id = request.deployment_id
-    facts.environment = request.environment or origin.deployment.environment
-    facts.trigger = request.trigger
-    facts.requested_by = request.requested_by
-    facts.requested_at.GetCurrentTime()
-    if request.HasField("configuration"):
-        facts.configuration.CopyFrom(request.configuration)
-    if request.hosts:
-        del facts.hosts[:]
-        facts.hosts.extend(request.hosts)
-    return NewDeployment(
-        id=request.deployment_id,
-        project_id=origin.deployment.project_id,
-        project_name=origin.project_name,
-        team_id=origin.deployment.team_id,
-        environment=facts.environment,
-        request=facts.SerializeToString(),
-        branch=origin.branch,
-        commit=origin.deployment.commit,
-        commit_message=origin.commit_message,
+    if request.trigger == types_pb2.TRIGGER_PROMOTE:
+        _check_promotion(origin, request)
+    copy = messages.Copy(
+        deployment_id=request.deployment_id,
         trigger=request.trigger,
         requested_by=request.requested_by,
-        accepted_at=facts.requested_at.ToDatetime(tzinfo=UTC),
-        origin_id=origin.deployment.id,
-        artifact=origin.deployment.artifact,
-        plan=origin.deployment.plan,
-        static=origin.deployment.static,
+        accepted_at=datetime.now(UTC),
+        environment=request.environment,
+        configuration=request.configuration if request.HasField("configuration") else None,
+        hosts=tuple(request.hosts),
     )
+    return messages.copied(origin, copy)
+
+
+def _check_promotion(origin: Record, request: pb.CreateDeploymentRequest) -> None:
+    """It goes to another environment, with what is that environment's own."""
+    if not request.hosts:
+        raise InvalidInput("a promotion needs the target environment's hosts", field="hosts")
+    if not request.HasField("configuration"):
+        raise InvalidInput("a promotion needs the target environment's configuration", field="configuration")
+    if request.environment in ("", origin.deployment.environment):
+        raise InvalidInput(
+            f"deployment #{origin.deployment.number} is of {origin.deployment.environment} already",
+            field="environment",
+            remedy="name another environment, or redeploy it here",
+        )

@@ -9,6 +9,7 @@ from typing import Any
 from shipoff.orchestrator.domain import (
     MAX_ATTEMPTS,
     ArtifactKnown,
+    Broke,
     BuildFailed,
     BuildSucceeded,
     Cancelled,
@@ -43,10 +44,10 @@ def _start_build(deployment: Deployment, _: SlotGranted) -> Decision | None:
     return _to(started, State.BUILDING, "", Instruction.START_BUILD)
 
 
-def _provision_known(deployment: Deployment, _: ArtifactKnown) -> Decision | None:
+def _provision_known(deployment: Deployment, event: ArtifactKnown) -> Decision | None:
     if not deployment.artifact:
         return None
-    return _to(deployment, State.PROVISIONING, "", Instruction.PROVISION)
+    return _to(deployment, State.PROVISIONING, event.reason, Instruction.PROVISION)
 
 
 def _built(deployment: Deployment, event: BuildSucceeded) -> Decision | None:
@@ -66,7 +67,7 @@ def _build_failed(deployment: Deployment, event: BuildFailed) -> Decision | None
     if event.attempt != deployment.attempt:
         return None
     if event.lost and deployment.attempt < MAX_ATTEMPTS:
-        again = replace(deployment, attempt=deployment.attempt + 1)
+        again = replace(deployment, attempt=deployment.attempt + 1, reason=event.reason)
         return Decision(again, (Instruction.START_BUILD,))
     return _to(deployment, State.FAILED, event.reason)
 
@@ -84,7 +85,10 @@ def _endpoints(deployment: Deployment, event: EndpointsReady) -> Decision | None
 
 
 def _switched(deployment: Deployment, event: RouteSwitched) -> Decision | None:
-    return _to(deployment, State.PRODUCTION) if event.revision == deployment.revision or deployment.static else None
+    if event.revision != deployment.revision and not deployment.static:
+        return None
+    # Why something was put back stays of interest while it serves.
+    return _to(deployment, State.PRODUCTION, deployment.reason if deployment.automatic else "")
 
 
 def _outrun(deployment: Deployment, _: RouteTaken) -> Decision:
@@ -114,7 +118,21 @@ def _time_out(deployment: Deployment, event: DeadlinePassed) -> Decision:
     return _to(deployment, State.FAILED, reason, *_undo(deployment))
 
 
+def _break(deployment: Deployment, event: Broke) -> Decision | None:
+    """It goes on, as well as it can, until what takes its place answers.
+
+    One that was put back itself is not followed by an older one: then it is hardly the release that is to blame.
+    """
+    if event.baked or deployment.automatic or deployment.broke or not event.replaceable:
+        return None
+    broken = replace(deployment, broke=event.reason, reason=f"it broke while serving: {event.reason}")
+    return Decision(broken, (Instruction.PUT_BACK,))
+
+
 def _replace(deployment: Deployment, event: Replaced) -> Decision:
+    if deployment.broke:
+        reason = f"it broke while serving: {deployment.broke}; #{event.by_number} took its place"
+        return _to(deployment, State.FAILED, reason, *_undo(deployment))
     return _to(deployment, State.INACTIVE, f"replaced by #{event.by_number}", *_undo(deployment))
 
 
@@ -145,6 +163,7 @@ TABLE: dict[tuple[State, type], Rule] = {
     (State.PROVISIONING, RouteTaken): _outrun,
     (State.PROVISIONING, ProvisionFailed): _fail,
     (State.PRODUCTION, EndpointsReady): _endpoints,
+    (State.PRODUCTION, Broke): _break,
     (State.PRODUCTION, Replaced): _replace,
     (State.PRODUCTION, ProjectRemoved): _remove,
     **{(state, Superseded): _supersede for state in (State.QUEUED, State.BUILDING)},
@@ -153,18 +172,33 @@ TABLE: dict[tuple[State, type], Rule] = {
     **{(state, DeadlinePassed): _time_out for state in _ON_THE_WAY},
 }
 
-# The transitions that the table can make, for the diagram and for the check of recorded histories.
-LEGAL: frozenset[tuple[State, State]] = frozenset(
-    {
-        (State.QUEUED, State.BUILDING),
-        (State.QUEUED, State.PROVISIONING),
-        (State.BUILDING, State.PROVISIONING),
-        (State.PROVISIONING, State.PRODUCTION),
-        (State.PRODUCTION, State.INACTIVE),
-        *((state, State.FAILED) for state in _ON_THE_WAY),
-        *((state, State.INACTIVE) for state in _ON_THE_WAY),
-    }
-)
+# The state that each rule can lead to, where that is another one, or another attempt; a test holds the rules to it.
+TARGETS: dict[Rule, tuple[State, ...]] = {
+    _start_build: (State.BUILDING,),
+    _provision_known: (State.PROVISIONING,),
+    _built: (State.PROVISIONING,),
+    _build_failed: (State.BUILDING, State.FAILED),
+    _published: (),
+    _endpoints: (),
+    _switched: (State.PRODUCTION,),
+    _outrun: (State.INACTIVE,),
+    _fail: (State.FAILED,),
+    _break: (),
+    _replace: (State.INACTIVE, State.FAILED),
+    _remove: (State.INACTIVE,),
+    _supersede: (State.INACTIVE,),
+    _cancel: (State.INACTIVE,),
+    _time_out: (State.FAILED,),
+}
+
+
+def moves() -> list[tuple[State, type, State]]:
+    """Every (from, event, to) that the table can make, in its order: what the diagram is drawn from."""
+    return [(state, event, target) for (state, event), rule in TABLE.items() for target in TARGETS[rule]]
+
+
+# For the check of recorded histories.
+LEGAL: frozenset[tuple[State, State]] = frozenset((before, after) for before, _, after in moves() if before is not after)
 
 
 def decide(deployment: Deployment, event: Event) -> Decision | None:

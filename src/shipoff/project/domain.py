@@ -74,6 +74,7 @@ class RunSettings:
     memory_bytes: int = 0
     health_path: str = ""
     ready_timeout_s: int = 0
+    bake_s: int = 0
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,14 @@ def build_settings(message: types_pb2.BuildSettings) -> BuildSettings:
 
 
 def run_settings(message: types_pb2.RunSettings) -> RunSettings:
-    return RunSettings(message.replicas, message.cpu_millis, message.memory_bytes, message.health_path, message.ready_timeout_s)
+    return RunSettings(
+        message.replicas,
+        message.cpu_millis,
+        message.memory_bytes,
+        message.health_path,
+        message.ready_timeout_s,
+        bake_s=message.bake_s,
+    )
 
 
 def source(message: types_pb2.Source) -> Source:

@@ -105,6 +105,8 @@ class Workload:
     was_ready: bool = False
     # Its crash loop has been told; not told again before it has been well.
     loop_told: bool = False
+    # Since when no instance that takes requests has been ready, after it was; 0: one is.
+    unready_since: float = 0.0
     # The ready endpoints last announced, and the revision they were announced with.
     endpoints: tuple[Endpoint, ...] = ()
     revision: int = 0
@@ -308,7 +310,9 @@ class Policy:
     # Ready for this long, earlier exits are forgiven.
     well_after_s: float = 60.0
     exits_before_ready: int = 3
-    loop_exits: int = 5
+    loop_exits: int = 3
     loop_window_s: float = 300.0
+    # An app that was ready and has had no ready instance for so long is told to be broken.
+    broken_after_s: float = 30.0
     # How often a start or a kill that did not happen is asked for again.
     again_s: float = 1.0

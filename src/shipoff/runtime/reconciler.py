@@ -227,7 +227,7 @@ class Reconciler:
             workload, instances = known.current
             if workload.settled:
                 return float("inf")
-            due_at = transitions.next_due(workload, instances)
+            due_at = transitions.next_due(workload, instances, self._policy)
             if not workload.wanted:
                 due_at = min(due_at, self._clock() + self._policy.again_s)
             if not any(isinstance(action, (StartInstance, RemoveResidue)) for action in decision.actions) or known.trouble:

@@ -67,6 +67,8 @@ def stopped(workload: Workload) -> Workload:
 
 def resumed(workload: Workload, now: float) -> Workload:
     """After a time in which nobody could supervise it, its time to become ready begins anew."""
+    if workload.unready_since:
+        workload = replace(workload, unready_since=now)
     if workload.phase is not Phase.STARTING:
         return workload
     return replace(workload, ready_deadline=max(workload.ready_deadline, now + workload.ready_timeout_s))
@@ -89,11 +91,13 @@ def due_probes(instances: Iterable[Instance], now: float) -> frozenset[InstanceK
     return frozenset(one.key for one in instances if one.serves and one.pid and one.state in probed and one.due_at <= now)
 
 
-def next_due(workload: Workload, instances: Iterable[Instance]) -> float:
+def next_due(workload: Workload, instances: Iterable[Instance], policy: Policy) -> float:
     """When the workload wants attention next; infinity when only an event can change it."""
     times = [instance.due_at for instance in instances]
     if workload.phase is Phase.STARTING:
         times.append(workload.ready_deadline)
+    if workload.wanted and workload.unready_since and not workload.loop_told:
+        times.append(workload.unready_since + policy.broken_after_s)
     return min(times, default=float("inf"))
 
 
@@ -226,11 +230,29 @@ class _Course:
                 self.workload = replace(self.workload, phase=Phase.FAILED, reason=reason)
                 self.emissions.append(EmitFailed(reason, was_ready=False))
             return
-        looping = [run for run in self.runs.values() if self._loops(run)]
-        if looping and not self.workload.loop_told:
-            reason = f"crash loop: exited {len(looping[0].exits)} times in a short while: {_exit_words(looping[0])}"
+        self._watch_readiness()
+        reason = self._broken()
+        if reason and not self.workload.loop_told:
             self.workload = replace(self.workload, reason=reason, loop_told=True)
             self.emissions.append(EmitFailed(reason, was_ready=True))
+
+    def _watch_readiness(self) -> None:
+        """Remembers since when nothing of it takes requests."""
+        serving = [run for run in self.runs.values() if run.serves]
+        ready = not serving or any(run.state is InstanceState.READY for run in serving)
+        since = 0.0 if ready else self.workload.unready_since or self.now
+        self.workload = replace(self.workload, unready_since=since)
+
+    def _broken(self) -> str:
+        """How it fails although it was ready before; empty while it does well enough."""
+        looping = [run for run in self.runs.values() if self._loops(run)]
+        if looping:
+            return f"crash loop: exited {len(looping[0].exits)} times in a short while: {_exit_words(looping[0])}"
+        since = self.workload.unready_since
+        if not since or self.now - since < self.policy.broken_after_s:
+            return ""
+        missing = next(run for run in self.runs.values() if run.serves)
+        return f"nothing of it has been ready for {self.policy.broken_after_s:g} s: {_silence(missing)}"
 
     def _loops(self, run: Instance) -> bool:
         recent = [time for time in run.exits if self.now - time < self.policy.loop_window_s]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from shipoff.orchestrator.domain import (
     MAX_ATTEMPTS,
     TERMINAL,
     ArtifactKnown,
+    Broke,
     BuildFailed,
     BuildSucceeded,
     Cancelled,
@@ -20,6 +22,7 @@ from shipoff.orchestrator.domain import (
     Deployment,
     Endpoint,
     EndpointsReady,
+    Event,
     Instruction,
     ProjectRemoved,
     ProvisionFailed,
@@ -31,7 +34,7 @@ from shipoff.orchestrator.domain import (
     State,
     Superseded,
 )
-from shipoff.orchestrator.transitions import LEGAL, TABLE, decide
+from shipoff.orchestrator.transitions import LEGAL, TABLE, TARGETS, decide, moves
 
 HERE = (Endpoint("127.0.0.1", 4000),)
 QUEUED = Deployment(
@@ -48,6 +51,8 @@ PROVISIONING = replace(BUILDING, state=State.PROVISIONING, artifact=b"a", plan=b
 STATIC = replace(PROVISIONING, static=True)
 READY = replace(PROVISIONING, revision=1, endpoints=HERE)
 PRODUCTION = replace(READY, state=State.PRODUCTION)
+BROKEN = replace(PRODUCTION, broke="crash loop")
+BACK = replace(READY, automatic=True, reason="puts #1 back, because #2 broke")
 I = Instruction  # noqa: E741 - rows stay on one line
 
 ROWS = [
@@ -77,7 +82,11 @@ ROWS = [
     (READY, ProjectRemoved(), State.INACTIVE, [I.RESTORE_ROUTE, I.STOP_WORKLOAD, I.REMOVE_ROUTE]),
     (PRODUCTION, EndpointsReady(2, HERE), State.PRODUCTION, [I.SWITCH_ROUTE]),
     (PRODUCTION, EndpointsReady(2, ()), State.PRODUCTION, []),
+    (PRODUCTION, Broke("crash loop", baked=False, replaceable=True), State.PRODUCTION, [I.PUT_BACK]),
     (PRODUCTION, Replaced(4), State.INACTIVE, [I.STOP_WORKLOAD]),
+    (BROKEN, Replaced(4), State.FAILED, [I.STOP_WORKLOAD]),
+    (replace(STATIC, state=State.PRODUCTION, broke="x"), Replaced(4), State.FAILED, []),
+    (BACK, RouteSwitched(1), State.PRODUCTION, []),
     (replace(STATIC, state=State.PRODUCTION), Replaced(4), State.INACTIVE, []),
     (PRODUCTION, ProjectRemoved(), State.INACTIVE, [I.STOP_WORKLOAD, I.REMOVE_ROUTE]),
 ]
@@ -91,6 +100,10 @@ STALE = [
     (STATIC, EndpointsReady(1, HERE)),
     (READY, EndpointsReady(1, HERE)),
     (replace(READY, revision=2), RouteSwitched(1)),
+    (PRODUCTION, Broke("crash loop", baked=True, replaceable=True)),
+    (PRODUCTION, Broke("crash loop", baked=False, replaceable=False)),
+    (BROKEN, Broke("again", baked=False, replaceable=True)),
+    (replace(BACK, state=State.PRODUCTION), Broke("crash loop", baked=False, replaceable=True)),
 ]
 
 EVENTS = [
@@ -106,6 +119,7 @@ EVENTS = [
     RouteSwitched(1),
     RouteTaken(),
     ProvisionFailed("x"),
+    Broke("x", baked=False, replaceable=True),
     Superseded(9),
     Cancelled("ada"),
     Replaced(9),
@@ -133,6 +147,34 @@ def test_a_stale_event_changes_nothing(deployment, event):
 def test_every_pair_outside_the_table_is_rejected(state, event):
     if (state, type(event)) not in TABLE:
         assert decide(replace(READY, state=state), event) is None
+
+
+def test_every_event_has_an_example():
+    assert {type(event) for event in EVENTS} == set(get_args(Event))
+
+
+@pytest.mark.parametrize(("before", "event", "state", "instructions"), ROWS)
+def test_a_rule_leads_where_the_diagram_says(before, event, state, instructions):
+    targets = TARGETS[TABLE[before.state, type(event)]]
+    assert state in targets or (state is before.state and before.attempt == decide(before, event).deployment.attempt)
+
+
+def test_every_move_of_the_diagram_has_an_example():
+    shown = {(before.state, type(event), state) for before, event, state, _ in ROWS}
+    assert set(moves()) <= shown
+
+
+def test_what_broke_says_how_until_something_takes_its_place():
+    broken = decide(PRODUCTION, Broke("crash loop", baked=False, replaceable=True)).deployment
+    assert (broken.broke, broken.reason) == ("crash loop", "it broke while serving: crash loop")
+    assert decide(broken, Replaced(4)).deployment.reason == "it broke while serving: crash loop; #4 took its place"
+
+
+def test_why_something_was_put_back_is_told_while_it_serves():
+    known = replace(QUEUED, artifact=b"a", automatic=True)
+    assert decide(known, ArtifactKnown("puts #1 back")).deployment.reason == "puts #1 back"
+    assert decide(BACK, RouteSwitched(1)).deployment.reason == BACK.reason
+    assert decide(replace(BACK, automatic=False), RouteSwitched(1)).deployment.reason == ""
 
 
 def test_every_row_of_the_table_has_an_example():

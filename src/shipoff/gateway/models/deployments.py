@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 from shipoff.contracts.orchestrator.v1 import orchestrator_pb2
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.gateway.models.common import EnvironmentName, Incoming, Outgoing, moment, state_name
+from shipoff.gateway.models.projects import BuildOut, RunOut
 from shipoff.gateway.settings import GatewaySettings
 
 State = Literal["queued", "building", "provisioning", "production", "failed", "inactive"]
@@ -130,6 +131,17 @@ class TransitionOut(Outgoing):
     time: datetime
 
 
+class SnapshotOut(Outgoing):
+    """What a deployment was made from, kept with it; never a variable's value. Zero and empty: the platform's default."""
+
+    configuration_version: int
+    variables: dict[str, int] = Field(description="Name → version.")
+    build: BuildOut
+    run: RunOut
+    artifact_digest: str | None
+    artifact_size_bytes: int | None
+
+
 class DeploymentOut(Outgoing):
     id: str
     number: int | None = Field(description="Counts within the project; null for the moment between acceptance and queue.")
@@ -152,6 +164,7 @@ class DeploymentOut(Outgoing):
     transitions: list[TransitionOut]
     variable_versions: dict[str, int]
     origin_deployment_id: str | None
+    snapshot: SnapshotOut
 
 
 class ResourcesOut(Outgoing):
@@ -228,6 +241,17 @@ def _transition(transition: orchestrator_pb2.Transition) -> TransitionOut:
     )
 
 
+def _snapshot(deployment: orchestrator_pb2.Deployment) -> SnapshotOut:
+    return SnapshotOut(
+        configuration_version=deployment.configuration_version,
+        variables=dict(deployment.variable_versions),
+        build=BuildOut(**{name: getattr(deployment.build, name) for name in BuildOut.model_fields}),
+        run=RunOut(**{name: getattr(deployment.run, name) for name in RunOut.model_fields}),
+        artifact_digest=deployment.artifact.digest or None,
+        artifact_size_bytes=deployment.artifact.size_bytes if deployment.artifact.digest else None,
+    )
+
+
 def deployment_out(deployment: orchestrator_pb2.Deployment, settings: GatewaySettings) -> DeploymentOut:
     return DeploymentOut(
         id=deployment.id,
@@ -251,6 +275,7 @@ def deployment_out(deployment: orchestrator_pb2.Deployment, settings: GatewaySet
         transitions=[_transition(transition) for transition in deployment.transitions],
         variable_versions=dict(deployment.variable_versions),
         origin_deployment_id=deployment.origin_deployment_id or None,
+        snapshot=_snapshot(deployment),
     )
 
 

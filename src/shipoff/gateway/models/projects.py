@@ -39,6 +39,9 @@ class RunIn(Incoming):
     memory_bytes: int | None = Field(default=None, ge=0, lt=2**63)
     health_path: str | None = Field(default=None, max_length=512, pattern=r"^(/[^\s]*)?$")
     ready_timeout_s: int | None = Field(default=None, ge=0, le=3600)
+    bake_s: int | None = Field(
+        default=None, ge=0, le=86_400, description="Seconds within which a release that breaks is replaced by the one before."
+    )
 
 
 class RepositoryIn(Incoming):
@@ -77,6 +80,7 @@ class RunOut(Outgoing):
     memory_bytes: int
     health_path: str
     ready_timeout_s: int
+    bake_s: int
 
 
 class RepositoryOut(Outgoing):

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Header, Query
 
+from shipoff.contracts.identity.v1 import identity_pb2
 from shipoff.contracts.orchestrator.v1 import orchestrator_pb2
 from shipoff.contracts.project.v1 import project_pb2
 from shipoff.contracts.types.v1 import types_pb2
@@ -33,6 +34,7 @@ from shipoff.gateway.models.deployments import (
     source_of,
     state_of,
 )
+from shipoff.gateway.models.timeline import TimelineOut, timeline_out
 from shipoff.gateway.routing import guarded
 
 router = guarded("deployments")
@@ -93,6 +95,13 @@ async def list_deployments(
 async def get_deployment(deployment: ViewedDeployment, gateway: Platform) -> DeploymentOut:
     """One deployment."""
     return deployment_out(deployment, gateway.settings)
+
+
+@router.get("/v1/deployments/{deployment_id}/timeline")
+async def get_timeline(deployment: ViewedDeployment, gateway: Platform) -> TimelineOut:
+    """Each state it was in: who brought it there, why, when, and for how long."""
+    members = await gateway.clients.identity.ListMembers(identity_pb2.ListMembersRequest(team_id=deployment.team_id))
+    return timeline_out(deployment, {member.user.id: member.user.email for member in members.members})
 
 
 @router.post("/v1/deployments/{deployment_id}/cancel")

@@ -15,8 +15,8 @@ from shipoff.common.postgres import Database, Transaction
 from shipoff.common.streams import DEPLOYMENT_PROGRESS
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.types.v1 import types_pb2
-from shipoff.orchestrator import domain
-from shipoff.orchestrator.adapters import rows
+from shipoff.orchestrator import domain, messages
+from shipoff.orchestrator.adapters import putting_back, rows
 from shipoff.orchestrator.adapters.rows import COLUMNS
 from shipoff.orchestrator.domain import (
     Deployment,
@@ -26,6 +26,7 @@ from shipoff.orchestrator.domain import (
     Record,
     Reserved,
     Resources,
+    Retry,
     State,
     Step,
     Task,
@@ -68,7 +69,7 @@ _OF_PROJECT = _sql(
 )
 _SAVE = _sql(
     "UPDATE deployments SET state = :state, version = :version, attempt = :attempt, static = :static, artifact = :artifact,"
-    " artifact_key = :artifact_key, plan = :plan, commit = :commit, reason = :reason, revision = :revision,"
+    " artifact_key = :artifact_key, plan = :plan, commit = :commit, reason = :reason, broke = :broke, revision = :revision,"
     " endpoints = CAST(:endpoints AS jsonb), changed_at = clock_timestamp(), checked_at = clock_timestamp(),"
     " deadline_at = CASE WHEN CAST(:limit_s AS double precision) IS NULL THEN deadline_at"
     "  WHEN :limit_s = 0 THEN NULL ELSE clock_timestamp() + make_interval(secs => :limit_s) END"
@@ -78,6 +79,8 @@ _TRANSITION = _sql(
     "INSERT INTO transitions (deployment_id, version, from_state, to_state, reason, actor)"
     " VALUES (:id, :version, :from_state, :to_state, :reason, :actor)"
 )
+_RETRY = _sql("INSERT INTO retries (deployment_id, attempt, reason) VALUES (:id, :attempt, :reason)")
+_RETRIES = _sql("SELECT attempt, reason, time FROM retries WHERE deployment_id = :id ORDER BY attempt")
 _INSTRUCT = _sql(
     "INSERT INTO instructions (deployment_id, instruction, attempt)"
     " SELECT :id, :instruction, :attempt WHERE NOT EXISTS (SELECT 1 FROM instructions"
@@ -150,6 +153,8 @@ class Limits:
     queued_s: float
     building_s: float
     provisioning_s: float
+    # Not a limit: how long a release has to serve until it counts as well.
+    bake_s: float
 
     def of(self, state: State) -> float:
         """Zero: it may rest there."""
@@ -203,6 +208,21 @@ class PostgresWork:
         number: int | None = await self._tx.scalar(_NEWER, _place(deployment))
         return number
 
+    async def baked(self, deployment: Deployment) -> bool:
+        return await putting_back.baked(self._tx, deployment, self._limits.bake_s)
+
+    async def newer_under_way(self, deployment: Deployment) -> bool:
+        return await putting_back.newer_under_way(self._tx, deployment)
+
+    async def broken(self, project_id: str, environment: str) -> Deployment | None:
+        return await putting_back.broken(self._tx, project_id, environment)
+
+    async def put_back(self, deployment: Deployment) -> tuple[int, NewDeployment] | None:
+        return await putting_back.release_before(self._tx, deployment, self._limits.bake_s)
+
+    async def lock_numbers(self, project_id: str) -> None:
+        await putting_back.lock_numbers(self._tx, project_id)
+
     async def of_project(self, project_id: str) -> Sequence[Deployment]:
         return [rows.deployment(row) for row in await self._tx.all(_OF_PROJECT, {"project_id": project_id})]
 
@@ -219,6 +239,8 @@ class PostgresWork:
         self._tx.after_commit(self._changed)
         if moved:
             await self._record(before, after, actor)
+        elif after.attempt > before.attempt:
+            await self._tx.execute(_RETRY, {"id": after.id, "attempt": after.attempt, "reason": after.reason})
 
     async def _record(self, before: Deployment, after: Deployment, actor: str) -> None:
         values = {"from_state": before.state, "to_state": after.state, "reason": after.reason, "actor": actor}
@@ -228,7 +250,7 @@ class PostgresWork:
         row = await self._tx.one_or_none(_sql(_BY_ID), {"id": after.id})
         assert row is not None
         await self._outbox.emit(
-            self._tx, DEPLOYMENT_PROGRESS, _state_changed(rows.record(row), before), tenant_id=after.team_id
+            self._tx, DEPLOYMENT_PROGRESS, messages.state_changed(rows.record(row), before), tenant_id=after.team_id
         )
 
     async def instruct(self, deployment: Deployment, instruction: Instruction) -> None:
@@ -279,26 +301,6 @@ def _entry(row: sa.RowMapping) -> QueueEntry:
     return QueueEntry(rows.deployment(row), Resources(0, 0), team_running=row["team_running"], environment_busy=row["busy"] > 0)
 
 
-def _state_changed(record: Record, before: Deployment) -> events_pb2.DeploymentStateChanged:
-    now = record.deployment
-    event = events_pb2.DeploymentStateChanged(
-        deployment_id=now.id,
-        project_id=now.project_id,
-        project_name=record.project_name,
-        team_id=now.team_id,
-        environment=now.environment,
-        number=now.number,
-        from_state=types_pb2.DeploymentState.Value(f"DEPLOYMENT_STATE_{before.state.name}"),
-        to_state=types_pb2.DeploymentState.Value(f"DEPLOYMENT_STATE_{now.state.name}"),
-        reason=now.reason,
-        version=now.version,
-        hosts=events_pb2.DeploymentRequested.FromString(record.request).hosts,
-        commit=now.commit,
-    )
-    event.time.FromDatetime(record.changed_at)
-    return event
-
-
 class PostgresStore:
     """The stored deployments. `changed` is called after every commit that changed one."""
 
@@ -328,6 +330,9 @@ class PostgresStore:
 
     async def steps(self, deployment_id: str) -> Sequence[Step]:
         return [rows.step(row) for row in await self._database.all(_STEPS, {"id": deployment_id})]
+
+    async def retries(self, deployment_id: str) -> Sequence[Retry]:
+        return [rows.retry(row) for row in await self._database.all(_RETRIES, {"id": deployment_id})]
 
     async def page(
         self, project_id: str, *, environment: str, states: Sequence[State], number: int, before: int, limit: int

@@ -6,12 +6,13 @@ import json
 from typing import Any
 
 from shipoff.common.postgres import Row
-from shipoff.orchestrator.domain import Deployment, Endpoint, Record, State, Step
+from shipoff.contracts.types.v1 import types_pb2
+from shipoff.orchestrator.domain import Deployment, Endpoint, Record, Retry, State, Step
 
 COLUMNS = (
     "id, number, accepted_at, project_id, project_name, team_id, environment, state, version, attempt, static, artifact,"
     " plan, commit, reason, revision, endpoints, request, branch, commit_message, trigger, requested_by, origin_id,"
-    " artifact_expired, created_at, changed_at"
+    " artifact_expired, broke, created_at, changed_at"
 )
 
 
@@ -34,6 +35,8 @@ def deployment(row: Row) -> Deployment:
         reason=row["reason"],
         revision=row["revision"],
         endpoints=endpoints(row["endpoints"]),
+        automatic=row["trigger"] == types_pb2.TRIGGER_AUTOMATIC_ROLLBACK,
+        broke=row["broke"],
     )
 
 
@@ -69,3 +72,8 @@ def step(row: Row) -> Step:
         actor=row["actor"],
         time=row["time"],
     )
+
+
+def retry(row: Row) -> Retry:
+    """One more attempt."""
+    return Retry(attempt=row["attempt"], reason=row["reason"], time=row["time"])

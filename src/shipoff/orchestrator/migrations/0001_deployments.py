@@ -30,6 +30,7 @@ DDL = [
         branch text NOT NULL DEFAULT '',
         commit_message text NOT NULL DEFAULT '',
         reason text NOT NULL DEFAULT '',
+        broke text NOT NULL DEFAULT '',
         trigger smallint NOT NULL,
         requested_by text NOT NULL,
         origin_id uuid REFERENCES deployments (id),
@@ -63,6 +64,13 @@ DDL = [
             ('provisioning', 'production'), ('provisioning', 'failed'), ('provisioning', 'inactive'),
             ('production', 'inactive'), ('production', 'failed')
         ))
+    )""",
+    """CREATE TABLE retries (
+        deployment_id uuid NOT NULL REFERENCES deployments (id),
+        attempt bigint NOT NULL,
+        reason text NOT NULL,
+        time timestamptz NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (deployment_id, attempt)
     )""",
     "CREATE TABLE project_numbers (project_id uuid PRIMARY KEY, last bigint NOT NULL)",
     """CREATE TABLE environments (

@@ -31,6 +31,7 @@ _WORKLOADS = """CREATE TABLE workloads (
     reason text NOT NULL,
     was_ready boolean NOT NULL,
     loop_told boolean NOT NULL,
+    unready_since double precision NOT NULL DEFAULT 0,
     endpoints jsonb NOT NULL,
     revision bigint NOT NULL,
     generation integer NOT NULL,

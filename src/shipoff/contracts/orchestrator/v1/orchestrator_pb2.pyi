@@ -67,6 +67,10 @@ class Deployment(message.Message):
     TRANSITIONS_FIELD_NUMBER: builtins.int
     VARIABLE_VERSIONS_FIELD_NUMBER: builtins.int
     ORIGIN_DEPLOYMENT_ID_FIELD_NUMBER: builtins.int
+    CONFIGURATION_VERSION_FIELD_NUMBER: builtins.int
+    BUILD_FIELD_NUMBER: builtins.int
+    RUN_FIELD_NUMBER: builtins.int
+    RETRIES_FIELD_NUMBER: builtins.int
     id: builtins.str
     number: builtins.int
     """Counts within the project, from 1."""
@@ -85,6 +89,8 @@ class Deployment(message.Message):
     version: builtins.int
     origin_deployment_id: builtins.str
     """The deployment whose artifact this one uses."""
+    configuration_version: builtins.int
+    """Of the configuration it was made from, with the settings that were in it; zero and empty in these: the default."""
     @builtins.property
     def source(self) -> types_pb2.Source: ...
     @builtins.property
@@ -102,6 +108,14 @@ class Deployment(message.Message):
     @builtins.property
     def variable_versions(self) -> containers.ScalarMap[builtins.str, builtins.int]:
         """name → version of the variables it was made from."""
+
+    @builtins.property
+    def build(self) -> types_pb2.BuildSettings: ...
+    @builtins.property
+    def run(self) -> types_pb2.RunSettings: ...
+    @builtins.property
+    def retries(self) -> containers.RepeatedCompositeFieldContainer[Retry]:
+        """The attempts of its build after the first; only of a single deployment, as the transitions."""
 
     def __init__(
         self,
@@ -129,10 +143,41 @@ class Deployment(message.Message):
         transitions: abc.Iterable[Transition] | None = ...,
         variable_versions: abc.Mapping[builtins.str, builtins.int] | None = ...,
         origin_deployment_id: builtins.str = ...,
+        configuration_version: builtins.int = ...,
+        build: types_pb2.BuildSettings | None = ...,
+        run: types_pb2.RunSettings | None = ...,
+        retries: abc.Iterable[Retry] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["artifact", b"artifact", "changed_at", b"changed_at", "created_at", b"created_at", "plan", b"plan", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["artifact", b"artifact", "build", b"build", "changed_at", b"changed_at", "created_at", b"created_at", "plan", b"plan", "run", b"run", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["artifact", b"artifact", "branch", b"branch", "changed_at", b"changed_at", "commit", b"commit", "commit_message", b"commit_message", "created_at", b"created_at", "environment", b"environment", "hosts", b"hosts", "id", b"id", "number", b"number", "origin_deployment_id", b"origin_deployment_id", "plan", b"plan", "project_id", b"project_id", "project_name", b"project_name", "reason", b"reason", "requested_by", b"requested_by", "source", b"source", "state", b"state", "team_id", b"team_id", "transitions", b"transitions", "trigger", b"trigger", "variable_versions", b"variable_versions", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["artifact", b"artifact", "branch", b"branch", "build", b"build", "changed_at", b"changed_at", "commit", b"commit", "commit_message", b"commit_message", "configuration_version", b"configuration_version", "created_at", b"created_at", "environment", b"environment", "hosts", b"hosts", "id", b"id", "number", b"number", "origin_deployment_id", b"origin_deployment_id", "plan", b"plan", "project_id", b"project_id", "project_name", b"project_name", "reason", b"reason", "requested_by", b"requested_by", "retries", b"retries", "run", b"run", "source", b"source", "state", b"state", "team_id", b"team_id", "transitions", b"transitions", "trigger", b"trigger", "variable_versions", b"variable_versions", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Retry(message.Message):
+    """Another attempt of a build."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    attempt: builtins.int
+    reason: builtins.str
+    """Why the one before did not count."""
+    @builtins.property
+    def time(self) -> timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        attempt: builtins.int = ...,
+        reason: builtins.str = ...,
+        time: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "reason", b"reason", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,6 +33,8 @@ class _TriggerEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Trigger.ValueT
     TRIGGER_REDEPLOY: _Trigger.ValueType  # 4
     TRIGGER_ROLLBACK: _Trigger.ValueType  # 5
     TRIGGER_PROMOTE: _Trigger.ValueType  # 6
+    TRIGGER_AUTOMATIC_ROLLBACK: _Trigger.ValueType  # 7
+    """A release broke soon after it went live: the platform puts the one before back."""
 
 class Trigger(_Trigger, metaclass=_TriggerEnumTypeWrapper):
     """What started a deployment."""
@@ -44,6 +46,8 @@ TRIGGER_WEBHOOK: Trigger.ValueType  # 3
 TRIGGER_REDEPLOY: Trigger.ValueType  # 4
 TRIGGER_ROLLBACK: Trigger.ValueType  # 5
 TRIGGER_PROMOTE: Trigger.ValueType  # 6
+TRIGGER_AUTOMATIC_ROLLBACK: Trigger.ValueType  # 7
+"""A release broke soon after it went live: the platform puts the one before back."""
 
 class _PlanMode:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -335,6 +339,7 @@ class RunSettings(message.Message):
     MEMORY_BYTES_FIELD_NUMBER: builtins.int
     HEALTH_PATH_FIELD_NUMBER: builtins.int
     READY_TIMEOUT_S_FIELD_NUMBER: builtins.int
+    BAKE_S_FIELD_NUMBER: builtins.int
     replicas: builtins.int
     cpu_millis: builtins.int
     memory_bytes: builtins.int
@@ -342,6 +347,8 @@ class RunSettings(message.Message):
     """An absolute path that answers below 400 when the app is ready; empty: a TCP connection is enough."""
     ready_timeout_s: builtins.int
     """Seconds a release may take until it is ready."""
+    bake_s: builtins.int
+    """Seconds after it went live within which a release that breaks is replaced by the one before."""
     def __init__(
         self,
         *,
@@ -350,10 +357,11 @@ class RunSettings(message.Message):
         memory_bytes: builtins.int = ...,
         health_path: builtins.str = ...,
         ready_timeout_s: builtins.int = ...,
+        bake_s: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cpu_millis", b"cpu_millis", "health_path", b"health_path", "memory_bytes", b"memory_bytes", "ready_timeout_s", b"ready_timeout_s", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["bake_s", b"bake_s", "cpu_millis", b"cpu_millis", "health_path", b"health_path", "memory_bytes", b"memory_bytes", "ready_timeout_s", b"ready_timeout_s", "replicas", b"replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
