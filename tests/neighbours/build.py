@@ -190,14 +190,13 @@ class Yard:
 
     async def results(self, deployment_id: str) -> list[Result]:
         """Every outcome of a deployment's attempts that was ever published."""
+        return [message for message in await self.outcomes() if message.deployment_id == deployment_id]
+
+    async def outcomes(self) -> list[Result]:
+        """Every outcome that was ever published; one that was published twice counts once, as in every inbox."""
         entries = await self.streams.client.xrange(DEPLOYMENT_PROGRESS)
-        messages = [decode(fields[b"e"]).message for _, fields in entries]
-        return [
-            message
-            for message in messages
-            if isinstance(message, (events_pb2.BuildSucceeded, events_pb2.BuildFailed))
-            and message.deployment_id == deployment_id
-        ]
+        events = {event.id: event.message for event in (decode(fields[b"e"]) for _, fields in entries)}
+        return [one for one in events.values() if isinstance(one, (events_pb2.BuildSucceeded, events_pb2.BuildFailed))]
 
     async def result(self, deployment_id: str, *, timeout_s: float = 30) -> Result:
         """The first outcome, once there is one."""

@@ -182,7 +182,7 @@ class Ground:
     async def process(self, *, crash_at: int = 0) -> AsyncIterator[asyncio.subprocess.Process]:
         """A runtime in a process of its own, killed at the end unless it is gone; it may die while it starts."""
         tests = str(Path(__file__).parent.parent)
-        environment = {**os.environ, "PYTHONPATH": tests, "SHIPOFF_CRASH_AT": str(crash_at), **self._variables()}
+        environment = {**os.environ, "PYTHONPATH": tests, "SHIPOFF_CRASH_AT": str(crash_at), **self.variables()}
         script = [sys.executable, "-m", "neighbours.runtime_service"]
         child = await asyncio.create_subprocess_exec(*script, env=environment, stdout=asyncio.subprocess.PIPE)
         assert child.stdout is not None
@@ -194,7 +194,8 @@ class Ground:
                 child.kill()
             await child.wait()
 
-    def _variables(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
+        """The environment of a runtime on this ground."""
         return {
             "SHIPOFF_RUNTIME_DATABASE_URL": self.settings.database_url,
             "SHIPOFF_RUNTIME_LISTEN": self.settings.listen,

@@ -50,6 +50,7 @@ class Zygote:
             sys.executable,
             str(Path(__file__)),
             self._service,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
@@ -145,17 +146,29 @@ def _child(service: str, environment: dict[str, str]) -> None:
     importlib.reload(failpoints)
     configure_logging()
     main = importlib.import_module(f"shipoff.{service}.main")
+    options = _options(service)
 
     async def serve() -> None:
-        async with main.running():
+        async with main.running(**options):
             _say(os.getpid(), "serving")
             await until_signal()
 
     uvloop.run(serve())
 
 
+def _options(service: str) -> dict[str, object]:
+    """The runtime in its tests looks, waits and gives up sooner."""
+    if service != "runtime":
+        return {}
+    from neighbours.runtime import QUICK
+
+    return {"policy": QUICK}
+
+
 def _main(service: str) -> None:
     import importlib
+
+    _options(service)
 
     importlib.import_module(f"shipoff.{service}.main")
     importlib.import_module("uvloop")

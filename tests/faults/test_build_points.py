@@ -1,0 +1,109 @@
+"""The build service is killed at every commit and publish of a build; the build ends as an undisturbed one does, once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+from neighbours import histories
+from neighbours.build import MASTER_KEY, Yard, build_yard, marked, plan_of
+from neighbours.zygote import Zygote
+
+from shipoff.common.errors import ShipoffError
+from shipoff.common.postgres import Database
+from shipoff.contracts.events.v1 import events_pb2
+
+# A build crosses about sixty points. A run of the suite takes every third; SHIPOFF_TEST_POINTS_APART=1 takes all.
+APART = int(os.environ.get("SHIPOFF_TEST_POINTS_APART", "3"))
+LINES = ["one", "two", "three"]
+
+
+@pytest.fixture
+async def yard(backing, redis_url, database_url_for) -> AsyncIterator[tuple[Yard, Zygote]]:
+    """A yard whose service is a process of its own, to be started."""
+    url = await database_url_for("build")
+    async with build_yard(
+        backing.home, database_url=url, redis_url=redis_url, objects_url=backing.objects_url, lease_s=5
+    ) as made:
+        await made.down()
+        environment = {
+            "SHIPOFF_BUILD_DATABASE_URL": url,
+            "SHIPOFF_REDIS_URL": redis_url,
+            "SHIPOFF_OBJECTS_URL": backing.objects_url,
+            "SHIPOFF_MASTER_KEY": MASTER_KEY,
+            "SHIPOFF_BUILD_LEASE_S": "5",
+        }
+        async with Zygote("build", environment) as zygote:
+            yield made, zygote
+
+
+async def asked_until_answered(yard: Yard, request) -> None:
+    """StartBuild as the orchestrator calls it: the same again while nobody answers."""
+    while True:
+        with suppress(ShipoffError):
+            return await yard.send(request)
+        await asyncio.sleep(0.05)
+
+
+async def violations(yard: Yard) -> list[str]:
+    async with Database.open(yard.settings.database_url) as database:
+        outcomes = await yard.outcomes()
+        recorded = await histories.recorded_builds(database, outcomes)
+    found = histories.builds_violations(recorded, at_rest=True) + await histories.dead_letters(yard.streams)
+    return found + [f"left over: {one}" for one in yard.leftovers()] + [f"runs: {one}" for one in yard.builders()]
+
+
+async def as_undisturbed(yard: Yard, deployment: str) -> None:
+    """One success of the first attempt, each line once, and nothing left."""
+    results = await yard.results(deployment)
+    assert len(results) == 1
+    (result,) = results
+    assert isinstance(result, events_pb2.BuildSucceeded), result
+    assert result.attempt == 1
+    lines = {line.sequence: line.text for line in await yard.lines(deployment) if line.channel}
+    assert list(lines.values()) == LINES
+    assert not marked(deployment)
+    assert await violations(yard) == []
+
+
+async def a_build_with_a_crash(yard: Yard, zygote: Zygote, crash_at: int, eventually) -> bool:
+    """Whether the service came so far that it crashed."""
+    child = await zygote.start(SHIPOFF_CRASH_AT=str(crash_at))
+    request = await yard.request({"app.json": plan_of(*(f"echo {line}" for line in LINES))})
+    child.send_signal(signal.SIGUSR1)
+    asking = asyncio.create_task(asked_until_answered(yard, request))
+
+    async def at_rest() -> bool:
+        if not child.ended.is_set():
+            await as_undisturbed(yard, request.deployment_id)
+        return True
+
+    await eventually(at_rest, timeout_s=60)
+    crashed = child.ended.is_set()
+    if crashed:
+        child = await zygote.start()
+
+        async def at_rest_again() -> bool:
+            await as_undisturbed(yard, request.deployment_id)
+            return True
+
+        await eventually(at_rest_again, timeout_s=60)
+    await asking
+    await child.kill()
+    return crashed
+
+
+@pytest.mark.timeout(300)
+async def test_killed_at_every_commit_and_publish_of_a_build(yard, eventually):
+    """Row 2, and the enumerated points of build: crash at point k, restart, compare, until a run needs no more points."""
+    site, zygote = yard
+    crashed = []
+    for crash_at in range(1, 200, APART):
+        if not await a_build_with_a_crash(site, zygote, crash_at, eventually):
+            break
+        crashed.append(crash_at)
+    assert crashed[-1] >= 30, "a build crosses more points than that: the test tests nothing"
