@@ -40,6 +40,7 @@ _HINTS = {word: provider for provider, words in _FIRST_WORDS.items() for word in
 _HINT = 100
 _MAX_WARNINGS = 20
 _DOCKER_SCORE = 95
+_LIBRARY = 50
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def survey(snapshot: Snapshot, settings: Settings, circumstances: Circumstances 
     if isinstance(root, Problem):
         return Detection(root, packages)
     outcome = _in_folder(snapshot, root, settings, circumstances)
-    if isinstance(outcome, Problem) and root == "." and packages and not outcome.field:
+    if isinstance(outcome, Problem) and root == "." and packages and outcome.field in ("", "root_directory"):
         outcome = _one_of(snapshot, settings, circumstances, packages)
     if isinstance(outcome, Plan):
         evidence = tuple(sorted({*outcome.evidence, *note}))
@@ -119,7 +120,9 @@ def _package(app: Snapshot) -> Candidate | None:
     found = [candidate for provider in PROVIDERS if (candidate := provider(app, Settings()))]
     best = max(found, key=lambda candidate: candidate.score, default=None)
     runnable = best and not best.missing and (best.web or best.output_dir or best.others)
-    return best if runnable else None
+    # A library has a `main`, and pages of its documentation, too: neither makes it an app.
+    library = best and (best.score <= _LIBRARY and app.first("package.json", "pyproject.toml", "Cargo.toml"))
+    return best if runnable and not library else None
 
 
 def _in_folder(snapshot: Snapshot, root: str, settings: Settings, circumstances: Circumstances) -> Plan | Problem:
