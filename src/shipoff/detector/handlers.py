@@ -22,7 +22,7 @@ from shipoff.detector.domain import (
 )
 from shipoff.detector.planning import Wish, planned
 from shipoff.detector.providers import PROVIDERS, noted
-from shipoff.detector.providers.procfile import procfile
+from shipoff.detector.providers.procfile import Procfile, procfile
 
 # Two servers closer than this are a question to the author.
 _TIE = 5
@@ -133,7 +133,7 @@ def _in_folder(snapshot: Snapshot, root: str, settings: Settings, circumstances:
     file = noted.dockerfile(app, wish.settings.dockerfile)
     docker = _docker(app, file, wish, circumstances)
     if docker:
-        return docker if isinstance(docker, Problem) else _placed(docker, wish, app, root, [])
+        return docker if isinstance(docker, Problem) else _placed(docker, _for_images(wish), app, root, [])
     candidates = [found for provider in PROVIDERS if (found := provider(app, wish.settings))]
     chosen = _choose(candidates, wish) or _from_wish(wish)
     if isinstance(chosen, Problem):
@@ -164,10 +164,16 @@ def _docker(app: Snapshot, file: str, wish: Wish, circumstances: Circumstances) 
     if asked and not circumstances.builds_images:
         message = f"{file} is asked for, but this platform's native builder cannot build Dockerfiles. Set dockerfile to off."
         return Problem(message, field="dockerfile", choices=(Choice("off", "plan the app from its other files"),))
-    if not asked and (provider or not file or not circumstances.builds_images):
+    if not asked and (provider or path == "off" or not file or not circumstances.builds_images):
         return None
     evidence = (Evidence(file, "", "the repository's own Dockerfile says how the app is built"),)
     return Candidate("docker", _DOCKER_SCORE, Mode.SERVER, evidence=evidence, programs_folder="")
+
+
+def _for_images(wish: Wish) -> Wish:
+    """A Dockerfile installs and builds by itself, and comes before a Procfile."""
+    settings = replace(wish.settings, install_command="", build_command="")
+    return Wish(replace(wish.written, settings=settings), Procfile({}), "")
 
 
 def _choose(candidates: list[Candidate], wish: Wish) -> Candidate | Problem | None:

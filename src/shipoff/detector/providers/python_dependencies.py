@@ -152,11 +152,25 @@ def _poetry_lock(snapshot: Snapshot, project: Table) -> Dependencies:
 
 def _pdm_lock(snapshot: Snapshot, project: Table) -> Dependencies:
     lock = manifests.locked_packages(snapshot, "pdm.lock")
+    # A lock file without this strategy knows no markers, and pdm refuses to export any.
+    marked = "inherit_metadata" in manifests.list_at(lock.table, "metadata", "strategy")
     return Dependencies(
         file="pdm.lock",
         manager=PackageManager("pdm", lockfile="pdm.lock", frozen=True),
         installed=_closure(manifests.requirements_of(manifests.list_at(project, "project", "dependencies")), lock.table),
-        commands=((*_PDM, "export", "--prod", "--format", "requirements", "--output", _EXPORTED), _from_export()),
+        commands=(
+            (
+                *_PDM,
+                "export",
+                "--prod",
+                "--format",
+                "requirements",
+                *(() if marked else ("--no-markers",)),
+                "--output",
+                _EXPORTED,
+            ),
+            _from_export(),
+        ),
         inputs=("pdm.lock", "pyproject.toml"),
         evidence=(Evidence("pdm.lock", "", "dependencies are exported by pdm and installed with uv, exactly as locked"),),
         warnings=(lock.unreadable,) if lock.unreadable else (),
