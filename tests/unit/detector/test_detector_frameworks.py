@@ -157,7 +157,11 @@ def test_a_version_comes_with_its_source(files: dict[str, str], name: str, reque
 @pytest.mark.parametrize(
     ("files", "manager", "install"),
     [
-        ({"pdm.lock": "", "pyproject.toml": "[project]\nname='x'"}, "pdm", "pdm export --prod"),
+        (
+            {"pdm.lock": "[metadata]\nstrategy = ['inherit_metadata']", "pyproject.toml": "[project]\nname='x'"},
+            "pdm",
+            "pdm export --prod",
+        ),
         (
             {"Pipfile": "[packages]\nflask='*'", "Pipfile.lock": '{"default": {"flask": {}}}'},
             "pipenv",
@@ -180,3 +184,15 @@ def test_the_other_package_managers(files: dict[str, str], manager: str, install
     plan = planned({"main.py": "print()", **files} if "package.json" not in files else files)
     assert plan.package_manager.name == manager
     assert any(install in command for command in commands(plan, "install"))
+
+
+def test_a_pdm_lock_that_cannot_be_exported_is_said_not_to_be_used() -> None:
+    plan = planned(
+        {
+            "main.py": "",
+            "pdm.lock": "[metadata]\nstrategy = []",
+            "pyproject.toml": "[project]\nname='x'\ndependencies=['flask']",
+        }
+    )
+    assert (plan.package_manager.name, plan.package_manager.frozen) == ("pdm", False)
+    assert any("inherit_metadata" in warning for warning in plan.warnings)
