@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -76,6 +78,8 @@ def _ask(answer: Json, output: Output) -> None:
     raise Failure(str(problem.get("message")), field=field, remedy=f"{remedy}: {named}" if remedy and named else remedy)
 
 
+# The port and the address stand as they are: the platform fills them in.
+_PLAIN = re.compile(r"(?:[\w@%+=:,./~-]|\$HOST|\$PORT)+")
 _SETTINGS = ("root_directory", "package_manager", "provider", "start_command", "output_directory", "dockerfile")
 
 
@@ -121,6 +125,6 @@ def _reasons(plan_: Json, answer: Json, output: Output) -> None:
 
 
 def _shown(command: list[str]) -> str:
-    import shlex
-
-    return command[2] if command[:2] == ["/bin/sh", "-c"] and len(command) == 3 else shlex.join(command)
+    if command[:2] == ["/bin/sh", "-c"] and len(command) == 3:
+        return command[2]
+    return " ".join(word if _PLAIN.fullmatch(word) else shlex.quote(word) for word in command)

@@ -29,7 +29,7 @@ _MANIFESTS = re.compile(
     | \.(ruby|go|java|php|bun|deno)-version | \.dvmrc | rust-toolchain(\.toml)? | global\.json
     | composer\.(json|lock) | go\.(mod|work|sum) | Gemfile(\.lock)? | config\.ru | Cargo\.(toml|lock)
     | pom\.xml | build\.gradle(\.kts)? | settings\.gradle(\.kts)? | [\w.-]+\.([cfv]sproj|sln)
-    | mix\.exs | mix\.lock | artisan | start\.sh | config\.(toml|ya?ml|rb) | hugo\.toml | _config\.yml
+    | mix\.exs | mix\.lock | artisan | start\.sh | config\.(toml|ya?ml|json|rb) | hugo\.(toml|ya?ml|json) | _config\.yml
     | tsconfig\.json | (server|index|main|app)\.([cm]?js|ts|php|go)
     """,
     re.VERBOSE,

@@ -77,7 +77,7 @@ class Snapshot:
         )
 
     def parts(self, folders: Collection[str]) -> dict[str, Snapshot]:
-        """`under` for many folders that do not lie in one another, in one pass."""
+        """Many folders that do not lie in one another, each as a source of its own, in one pass."""
         wanted = frozenset(folders)
         paths: dict[str, list[str]] = {folder: [] for folder in wanted}
         contents: dict[str, dict[str, bytes]] = {folder: {} for folder in wanted}
@@ -86,7 +86,7 @@ class Snapshot:
                 paths[folder].append(path[len(folder) + 1 :])
                 if path in self.contents:
                     contents[folder][path[len(folder) + 1 :]] = self.contents[path]
-        return {folder: Snapshot(tuple(paths[folder]), contents[folder], self.source, folder) for folder in wanted}
+        return {folder: Snapshot(tuple(paths[folder]), contents[folder]) for folder in wanted}
 
     @property
     def source(self) -> Snapshot:

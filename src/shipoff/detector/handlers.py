@@ -22,7 +22,7 @@ from shipoff.detector.domain import (
 )
 from shipoff.detector.planning import Wish, planned
 from shipoff.detector.providers import PROVIDERS, noted
-from shipoff.detector.providers.procfile import procfile
+from shipoff.detector.providers.procfile import Procfile, procfile
 
 # Two servers closer than this are a question to the author.
 _TIE = 5
@@ -40,6 +40,7 @@ _HINTS = {word: provider for provider, words in _FIRST_WORDS.items() for word in
 _HINT = 100
 _MAX_WARNINGS = 20
 _DOCKER_SCORE = 95
+_LIBRARY = 50
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def survey(snapshot: Snapshot, settings: Settings, circumstances: Circumstances 
     if isinstance(root, Problem):
         return Detection(root, packages)
     outcome = _in_folder(snapshot, root, settings, circumstances)
-    if isinstance(outcome, Problem) and root == "." and packages and not outcome.field:
+    if isinstance(outcome, Problem) and root == "." and packages and outcome.field in ("", "root_directory"):
         outcome = _one_of(snapshot, settings, circumstances, packages)
     if isinstance(outcome, Plan):
         evidence = tuple(sorted({*outcome.evidence, *note}))
@@ -119,7 +120,9 @@ def _package(app: Snapshot) -> Candidate | None:
     found = [candidate for provider in PROVIDERS if (candidate := provider(app, Settings()))]
     best = max(found, key=lambda candidate: candidate.score, default=None)
     runnable = best and not best.missing and (best.web or best.output_dir or best.others)
-    return best if runnable else None
+    # A library has a `main`, and pages of its documentation, too: neither makes it an app.
+    library = best and (best.score <= _LIBRARY and app.first("package.json", "pyproject.toml", "Cargo.toml"))
+    return best if runnable and not library else None
 
 
 def _in_folder(snapshot: Snapshot, root: str, settings: Settings, circumstances: Circumstances) -> Plan | Problem:
@@ -130,7 +133,7 @@ def _in_folder(snapshot: Snapshot, root: str, settings: Settings, circumstances:
     file = noted.dockerfile(app, wish.settings.dockerfile)
     docker = _docker(app, file, wish, circumstances)
     if docker:
-        return docker if isinstance(docker, Problem) else _placed(docker, wish, app, root, [])
+        return docker if isinstance(docker, Problem) else _placed(docker, _for_images(wish), app, root, [])
     candidates = [found for provider in PROVIDERS if (found := provider(app, wish.settings))]
     chosen = _choose(candidates, wish) or _from_wish(wish)
     if isinstance(chosen, Problem):
@@ -161,10 +164,16 @@ def _docker(app: Snapshot, file: str, wish: Wish, circumstances: Circumstances) 
     if asked and not circumstances.builds_images:
         message = f"{file} is asked for, but this platform's native builder cannot build Dockerfiles. Set dockerfile to off."
         return Problem(message, field="dockerfile", choices=(Choice("off", "plan the app from its other files"),))
-    if not asked and (provider or not file or not circumstances.builds_images):
+    if not asked and (provider or path == "off" or not file or not circumstances.builds_images):
         return None
     evidence = (Evidence(file, "", "the repository's own Dockerfile says how the app is built"),)
     return Candidate("docker", _DOCKER_SCORE, Mode.SERVER, evidence=evidence, programs_folder="")
+
+
+def _for_images(wish: Wish) -> Wish:
+    """A Dockerfile installs and builds by itself, and comes before a Procfile."""
+    settings = replace(wish.settings, install_command="", build_command="")
+    return Wish(replace(wish.written, settings=settings), Procfile({}), "")
 
 
 def _choose(candidates: list[Candidate], wish: Wish) -> Candidate | Problem | None:

@@ -26,11 +26,12 @@ class DetectorServicer(detector_pb2_grpc.DetectorServiceServicer):
         """The plan, or the problem in words; in a thread, since a large source takes a while to read."""
         snapshot = Snapshot(tuple(request.paths), dict(request.contents))
         circumstances = Circumstances(request.source_digest, request.builds_images)
-        return _response(await asyncio.to_thread(survey, snapshot, _settings(request.settings), circumstances))
+        return response(await asyncio.to_thread(survey, snapshot, _settings(request.settings), circumstances))
 
 
-def _response(found: Detection) -> detector_pb2.DetectResponse:
-    response = detector_pb2.DetectResponse(
+def response(found: Detection) -> detector_pb2.DetectResponse:
+    """The answer as the contract has it."""
+    message = detector_pb2.DetectResponse(
         packages=[
             detector_pb2.Package(
                 root=item.root, name=item.name, provider=item.provider, framework=item.framework, mode=_MODES[item.mode]
@@ -40,11 +41,11 @@ def _response(found: Detection) -> detector_pb2.DetectResponse:
     )
     if isinstance(found.outcome, Problem):
         problem = found.outcome
-        response.problem, response.field = problem.message, problem.field
-        response.choices.extend(detector_pb2.Choice(value=item.value, meaning=item.meaning) for item in problem.choices)
+        message.problem, message.field = problem.message, problem.field
+        message.choices.extend(detector_pb2.Choice(value=item.value, meaning=item.meaning) for item in problem.choices)
     else:
-        response.plan.CopyFrom(plan_message(found.outcome))
-    return response
+        message.plan.CopyFrom(plan_message(found.outcome))
+    return message
 
 
 def _settings(message: types_pb2.BuildSettings) -> Settings:

@@ -82,6 +82,9 @@ def enclosing(app: Snapshot) -> NodeWorkspace | None:
     place = app.place
     while place != ".":
         above = posixpath.dirname(place) or "."
+        if not {"package.json", "pnpm-workspace.yaml", "lerna.json"} & set(app.source.files_in(above)):
+            place = above
+            continue
         workspace = node_workspace(app.source.under(above), above)
         if workspace and posixpath.relpath(app.place, above) in workspace.members:
             return workspace

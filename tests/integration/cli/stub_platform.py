@@ -19,6 +19,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from shipoff.detector.domain import Settings, Snapshot
+from shipoff.detector.handlers import Circumstances, survey
+from shipoff.detector.server import response
+from shipoff.gateway.models.plans import detect_out
+
 TOKEN = "good-token"
 SETUP_TOKEN = "setup-me"
 RESTING = ("production", "failed", "inactive")
@@ -255,6 +260,12 @@ class Interface:
         made = self.platform.make(name, "production", {}, script=[("state", "provisioning", ""), ("state", "production", "")])
         return JSONResponse(made.data, status_code=202)
 
+    async def detect(self, request: Request) -> Response:
+        body = await self._body(request)
+        snapshot = Snapshot(tuple(body["paths"]), {path: text.encode() for path, text in body["contents"].items()})
+        answer = detect_out(response(survey(snapshot, Settings(**body.get("build", {})), Circumstances(body["source_digest"]))))
+        return JSONResponse(answer.model_dump(by_alias=True))
+
     async def scale(self, request: Request) -> Response:
         self.platform.project(request.path_params["project"])
         return JSONResponse({**await self._body(request), "deployment_id": None})
@@ -380,6 +391,7 @@ class Interface:
         both = ["GET", "POST"]
         return [
             Route("/v1/info", self.info),
+            Route("/v1/detect", self.detect, methods=["POST"]),
             Route("/v1/setup", self.setup, methods=["POST"]),
             Route("/v1/me", self.me),
             Route("/v1/tokens", self.tokens, methods=both),

@@ -269,6 +269,43 @@ def test_login_makes_the_first_owner(platform: Platform, monkeypatch: pytest.Mon
     assert credentials.load().token == TOKEN
 
 
+def test_plan_shows_the_plan_and_why_and_builds_nothing(platform: Platform) -> None:
+    Path("requirements.txt").write_text("flask\ngunicorn\n")
+    Path("app.py").write_text("from flask import Flask\napp = Flask(__name__)\n")
+    shown = run("plan").stdout
+    assert "flask (python), server" in shown
+    assert "runs web: .venv/bin/python -m gunicorn app:app" in shown
+    assert "app.py: app: flask (WSGI) application app:app" in shown
+    assert platform.projects == {}
+    plan = json.loads(run("plan", "--json").stdout)
+    assert (plan["schema"], plan["framework"], plan["mode"]) == (2, "flask", "server")
+    assert plan["source_digest"].startswith("sha256:")
+
+
+def test_plan_sends_what_an_upload_would_hold_and_no_secret(platform: Platform) -> None:
+    Path(".gitignore").write_text("ignored.py\n")
+    Path("ignored.py").write_text("x")
+    Path(".env").write_text("SECRET=1")
+    Path("logo.png").write_bytes(b"\x89PNG\xff")
+    run("plan", "--json")
+    sent = platform.bodies[-1][2]
+    assert sent["paths"] == [".env", ".gitignore", "app.py", "logo.png"]
+    assert sent["contents"] == {"app.py": "print('hello')\n"}
+
+
+def test_plan_asks_with_the_choices_where_there_are_several_apps(platform: Platform) -> None:
+    Path("package.json").write_text('{"workspaces": ["apps/*"]}')
+    Path("app.py").unlink()
+    for name in ("shop", "admin"):
+        Path("apps", name).mkdir(parents=True)
+        Path("apps", name, "package.json").write_text(json.dumps({"name": name, "devDependencies": {"vite": "8"}}))
+    asked = run("plan", code=1).stderr
+    assert "The repository holds 2 apps" in asked
+    assert "build.root_directory" in asked
+    assert "apps/admin, apps/shop" in asked
+    assert "vite (node), spa" in run("plan", "--root", "apps/shop").stdout
+
+
 def test_init_writes_the_projects_name(platform: Platform) -> None:
     run("init", "--project", "renamed")
     assert Path("shipoff.toml").read_text() == 'project = "renamed"\n'

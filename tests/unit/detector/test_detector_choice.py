@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -176,6 +177,37 @@ _NAMES = st.sampled_from(
         "server.js",
         "Dockerfile",
         "a/package.json",
+        "pnpm-workspace.yaml",
+        "shipoff.toml",
+        "turbo.json",
+        "deno.json",
+        "deno.lock",
+        "go.mod",
+        "go.work",
+        "main.go",
+        "Cargo.toml",
+        "a/Cargo.toml",
+        "src/main.rs",
+        "composer.json",
+        "index.php",
+        "Gemfile",
+        "Gemfile.lock",
+        "pom.xml",
+        "build.gradle",
+        "settings.gradle.kts",
+        "x.csproj",
+        "global.json",
+        "mix.exs",
+        "mise.toml",
+        ".tool-versions",
+        "pdm.lock",
+        "Pipfile",
+        "Pipfile.lock",
+        "Staticfile",
+        "start.sh",
+        "config.toml",
+        "_config.yml",
+        "app.json",
     ]
 )
 _KEYS = ("name", "scripts", "dependencies", "devDependencies", "engines", "main", "workspaces", "packageManager")
@@ -197,10 +229,28 @@ _TOML = st.sampled_from(
         "[tool.poetry.dependencies]\npython = 1\nx = {}",
         "[[package]]\nname = 1",
         "[[package]]\ndependencies = 2",
+        "[workspace]\nmembers = [1, 'a', '**', '../x']\n[package]\nname = 'a'\n[[bin]]\nname = 3",
+        "[tool.uv.workspace]\nmembers = 3\n[project.scripts]\nx = 1",
+        "[packages]\nflask = {version = 1}\n[requires]\npython_version = 3",
+        "[build]\nroot_directory = 'a'\nprovider = 'x'\n[processes]\nweb = 'python \\''",
+        "[tools]\nnode = [{}]\npython = {version = 3}",
     ]
 )
+_OTHER = st.sampled_from(
+    [
+        "packages: [a, '*', '**/**', 1]\nroot: [..]",
+        "module x\ngo\nrequire (\n  a v1\nuse ./a",
+        "<Project Sdk='Microsoft.NET.Sdk.Web'><PropertyGroup><OutputType/></PropertyGroup></Project>",
+        "<project><parent><groupId>org.springframework.boot</groupId></parent><build/></project>",
+        "plugins { id 'application' }\ninclude ':a', 'b'\nrootProject.name = 'x'",
+        "gem 'rails'\nruby 'x'\nGEM\n  specs:\n    puma (1)\nBUNDLED WITH",
+        'defmodule X do app: :x, {:phoenix, "1"} end',
+        "node x\ngolang",
+    ]
+).map(str.encode)
 _CONTENT = (
-    st.binary()
+    _OTHER
+    | st.binary()
     | st.text().map(str.encode)
     | (_JSON | _MANIFEST).map(lambda value: json.dumps(value).encode())
     | _TOML.map(str.encode)
@@ -208,10 +258,10 @@ _CONTENT = (
 _PYTHON_TEXT = st.sampled_from(
     [FLASK, "x = " * 50 + "1", "(" * 300, "def create_app(): return Flask()", "from . import app", "\0"]
 ).map(str.encode)
-_SETTINGS = st.builds(Settings, *[st.just("") | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)] * 5)
+_SETTINGS = st.builds(Settings, *[st.just("") | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)] * 8)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.dictionaries(_NAMES | st.text(st.characters(exclude_categories=["Cs"])), _CONTENT | _PYTHON_TEXT, max_size=8), _SETTINGS
 )
@@ -239,9 +289,52 @@ def test_detection_never_raises_and_repeats_itself(files: dict[str, bytes], give
         {"requirements.txt": b"a" + b" " * 400_000 + b"b"},
         {"Procfile": b"a" + b" " * 200_000 + b"b"},
         {"package.json": VITE_BYTES, "package-lock.json": b"", "vite.config.js": b"/*" * 30_000},
+        {"deno.json": b"/*" * 100_000, "main.ts": b""},
+        {"deno.json": b'{"a": "' + b"\\\\" * 100_000, "main.ts": b""},
+        {"deno.json": b"," + b" " * 200_000 + b"x", "main.ts": b""},
+        {"package.json": b'{"workspaces": ["' + b"*/" * 100 + b'"]}', "a/" * 30 + "package.json": b"{}"},
+        {
+            "pnpm-workspace.yaml": b"packages:\n" + b"- a*b*c*d*e*\n" * 4000,
+            "package.json": b"{}",
+            "a" * 200 + "/package.json": b"{}",
+        },
+        {"pom.xml": b"<a>" * 80_000},
+        {"Gemfile.lock": b"    a (" + b" " * 200_000, "Gemfile": b"gem" + b" " * 200_000},
+        {"mix.exs": b'"' * 100_000 + b"app: :x" + b"{:" * 50_000},
+        {"go.mod": b"require (\n" * 20_000, "main.go": b"package main"},
+        {"build.gradle": b"id" + b" " * 200_000, "settings.gradle": b"include " + b"'a'," * 50_000},
         {"package.json": VITE_BYTES, "package-lock.json": b"", "vite.config.js": b'a:{b:"x",' * 7000},
     ],
 )
 @pytest.mark.timeout(30)
 def test_hostile_files_take_no_time_to_speak_of(files: dict[str, bytes]) -> None:
     assert detect(Snapshot(tuple(files), files), Settings())
+
+
+def _source_of(count: int) -> Snapshot:
+    """A workspace of this many files, with manifests of 256 KiB and many members."""
+    paths = [f"packages/p{number % 300}/src/deep/er/file{number}.js" for number in range(count)]
+    members = {f"packages/p{number}/package.json": VITE_BYTES for number in range(300)}
+    contents = {
+        "package.json": json.dumps({"workspaces": ["packages/*"], "x": ["y" * 100] * 2400}).encode(),
+        "requirements.txt": b"".join(b"package-%d==1.0\n" % number for number in range(14_000)),
+        "app.py": (FLASK + "x = 1\n" * 40_000).encode(),
+        "README.md": b"",
+        **members,
+    }
+    return Snapshot((*paths, *contents), contents)
+
+
+@pytest.mark.timeout(60)
+def test_a_large_source_takes_time_by_its_size_alone() -> None:
+    def cpu_s(count: int) -> float:
+        source = _source_of(count)
+        began = time.process_time()
+        detect(source, Settings())
+        return time.process_time() - began
+
+    small = cpu_s(20_000)
+    large = cpu_s(100_000)
+    # Five times as many paths; what is read of them stays the same.
+    assert large < 5 * small * 2, (small, large)
+    assert large < 10

@@ -16,6 +16,7 @@ from shipoff.detector.providers.python import python
 from shipoff.detector.providers.ruby import ruby
 from shipoff.detector.providers.rust import rust
 from shipoff.detector.providers.shell import shell
+from shipoff.detector.providers.sites import sites
 from shipoff.detector.providers.static import static
 
 
@@ -27,4 +28,4 @@ class Provider(Protocol):
         ...
 
 
-PROVIDERS: tuple[Provider, ...] = (deno, dotnet, elixir, go, java, node, php, python, ruby, rust, shell, static)
+PROVIDERS: tuple[Provider, ...] = (deno, dotnet, elixir, go, java, node, php, python, ruby, rust, shell, sites, static)

@@ -49,11 +49,17 @@ def go(snapshot: Snapshot, _settings: Settings) -> Candidate | None:
             Evidence(manifest or "main.go", "", "a Go module: compiled to one program"),
             *((Evidence(target, "", "the folder of the program's package main"),) if target else ()),
         ),
-        decided_by="start_command",
-        choices=tuple(Choice(f"go run ./{folder}", f"the program in {folder}") for folder in programs) if not target else (),
+        decided_by="start_command" if snapshot.has("go.mod") else "root_directory",
+        choices=() if target else _choices(snapshot, programs),
         missing="" if target else _missing(programs),
         programs_folder="",
     )
+
+
+def _choices(snapshot: Snapshot, programs: list[str]) -> tuple[Choice, ...]:
+    """Of a module, a command for each program; of a workspace, each one's folder."""
+    kind = "go run ./" if snapshot.has("go.mod") else ""
+    return tuple(Choice(f"{kind}{folder}", f"the program in {folder}") for folder in programs)
 
 
 def _missing(programs: list[str]) -> str:

@@ -94,7 +94,7 @@ def _candidate(app: _App) -> Candidate | None:
 
 
 def _framework_candidate(app: _App, built: Framework, start: Argv) -> Candidate:
-    file, key = betrayed_by(built, app.snapshot, app.dependencies)
+    file, key = betrayed_by(built, app.snapshot, app.package)
     evidence = [Evidence(file, key, f"{built.name}, built to {_outcome(built)}")]
     if built.because:
         evidence.append(Evidence(*built.because))
@@ -170,7 +170,7 @@ def _start_script(app: _App) -> Argv:
     except ValueError:
         words = []
     if words and not hooks and is_simple(script):
-        if words[0] == "node":
+        if words[0] in ("node", "bun"):
             return tuple(words)
         if words[0] in app.dependencies:
             return (f"{_BIN}/{words[0]}", *words[1:])

@@ -42,10 +42,12 @@ def _is_there(snapshot: Snapshot, candidate: Framework, dependencies: frozenset[
     return not dependencies.isdisjoint(candidate.dependencies) or bool(snapshot.first(*candidate.configs))
 
 
-def betrayed_by(found: Framework, snapshot: Snapshot, dependencies: frozenset[str]) -> tuple[str, str]:
+def betrayed_by(found: Framework, snapshot: Snapshot, package: Table) -> tuple[str, str]:
     """(file, key) of what gave the framework away."""
-    named = next((name for name in found.dependencies if name in dependencies), "")
-    return ("package.json", f"dependencies.{named}") if named else (snapshot.first(*found.configs), "")
+    for kind in ("dependencies", "devDependencies", "optionalDependencies"):
+        if named := next((name for name in found.dependencies if name in table_at(package, kind)), ""):
+            return "package.json", f"{kind}.{named}"
+    return snapshot.first(*found.configs), ""
 
 
 @dataclass(frozen=True)

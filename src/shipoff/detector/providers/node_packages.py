@@ -115,9 +115,11 @@ def bun_beside(candidate: Candidate, tool: Manager, start: str) -> tuple[Candida
         return candidate, ()
     version = tool.manager.version or _BUN
     install = ("npm", "install", "--prefix", ".bun", "--no-save", "--no-audit", "--no-fund", f"bun@{version}")
-    web = tuple(candidate.web)
-    if web[0] in ("bun", "npm"):
-        web = (f"{_BUN_FOLDER}/bun", *web[1:])
+    web = (f"{_BUN_FOLDER}/bun", *candidate.web[1:])
+    if candidate.web[1:2] == ("run",):
+        # The script says `bun` itself.
+        path = f'PATH="$PWD/{_BUN_FOLDER}:$PWD/node_modules/.bin:$PATH"; export PATH'
+        web = ("/bin/sh", "-c", f"{path}; exec bun {' '.join(candidate.web[1:])}")
     return replace(candidate, web=web), (install,)
 
 

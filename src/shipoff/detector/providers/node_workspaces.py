@@ -12,6 +12,8 @@ from shipoff.detector.providers.node_packages import Manager
 from shipoff.detector.workspaces import NodeWorkspace
 
 _BIN = "node_modules/.bin"
+# What was installed beside the packages lies where they do: in the root.
+_BESIDE = (".bun/", ".shipoff/node/")
 
 
 def in_workspace(candidate: Candidate, workspace: NodeWorkspace, place: str, tool: Manager) -> Candidate:
@@ -74,8 +76,10 @@ def _needed(workspace: NodeWorkspace, closure: list[str], tool: Manager) -> tupl
 
 def _anywhere(argv: Argv, up: str) -> Argv:
     """A package's program may lie in the member's folder or in the root's: which is known only after the install."""
+    if argv[0].startswith(_BESIDE):
+        return (f"{up}/{argv[0]}", *argv[1:])
     if not argv[0].startswith(f"{_BIN}/"):
-        return argv
+        return tuple(word.replace("$PWD/.bun/", f"$PWD/{up}/.bun/") for word in argv)
     words = " ".join(
         f'"{word}"' if word == "$PORT" else shlex.quote(word) for word in (argv[0].removeprefix(f"{_BIN}/"), *argv[1:])
     )

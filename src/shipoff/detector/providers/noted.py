@@ -18,8 +18,6 @@ _LANGUAGES = {
     "project.clj": "Clojure",
     "shard.yml": "Crystal",
     "pubspec.yaml": "Dart",
-    "hugo.toml": "Hugo",
-    "_config.yml": "Jekyll",
 }
 _MANIFESTS = frozenset(
     {

@@ -21,6 +21,10 @@ _EXPORTED = ".venv/requirements.txt"
 _VERSION = re.compile(r"(?:python-|cpython[-@])?(\d)(?:\.(\d{1,2}))?(?:\.\d+)?")
 _POETRY: Argv = ("uv", "tool", "run", "--from", "poetry>=2,<3", "--with", "poetry-plugin-export", "poetry")
 _PDM: Argv = ("uv", "tool", "run", "--from", "pdm>=2,<3", "pdm")
+_NOT_EXPORTED = (
+    "pdm.lock was written without the strategy inherit_metadata, so pdm cannot export it: pyproject.toml is used instead. "
+    "Run `pdm lock --strategy inherit_metadata` and add it"
+)
 _PIPENV: Argv = ("uv", "tool", "run", "--from", "pipenv", "pipenv")
 _EXPORT: Argv = ("export", "--no-interaction", "--format", "requirements.txt", "--output", _EXPORTED)
 
@@ -152,13 +156,15 @@ def _poetry_lock(snapshot: Snapshot, project: Table) -> Dependencies:
 
 def _pdm_lock(snapshot: Snapshot, project: Table) -> Dependencies:
     lock = manifests.locked_packages(snapshot, "pdm.lock")
+    if not lock.unreadable and "inherit_metadata" not in manifests.list_at(lock.table, "metadata", "strategy"):
+        return replace(_pyproject(project), manager=PackageManager("pdm", lockfile="pdm.lock"), warnings=(_NOT_EXPORTED,))
     return Dependencies(
         file="pdm.lock",
         manager=PackageManager("pdm", lockfile="pdm.lock", frozen=True),
         installed=_closure(manifests.requirements_of(manifests.list_at(project, "project", "dependencies")), lock.table),
         commands=((*_PDM, "export", "--prod", "--format", "requirements", "--output", _EXPORTED), _from_export()),
         inputs=("pdm.lock", "pyproject.toml"),
-        evidence=(Evidence("pdm.lock", "", "dependencies are exported by pdm and installed with uv, exactly as locked"),),
+        evidence=(Evidence("pdm.lock", "", "exported by pdm and installed with uv, exactly as locked"),),
         warnings=(lock.unreadable,) if lock.unreadable else (),
     )
 

@@ -85,7 +85,9 @@ def _rank(file: str) -> tuple[int, int, str]:
 
 def _modules(snapshot: Snapshot) -> Iterator[_Module]:
     """The files that may hold an application and can be read, likeliest first."""
-    files = [path for path in snapshot.contents if path.endswith(".py") and _may_hold_app(path)]
+    # A folder with a pyproject.toml of its own is another project: a member of a workspace, or an example.
+    others = {folder for folder in snapshot.folders() if folder != "." and "pyproject.toml" in snapshot.files_in(folder)}
+    files = [path for path in snapshot.contents if path.endswith(".py") and _may_hold_app(path) and not _within(path, others)]
     left = _MAX_BYTES
     for file in sorted(files, key=_rank)[:_MAX_FILES]:
         left -= len(snapshot.contents[file])
@@ -97,6 +99,11 @@ def _modules(snapshot: Snapshot) -> Iterator[_Module]:
         tree = parse(text(snapshot, file))
         if tree and all(part.isidentifier() for part in name.split(".")):
             yield _Module(file, folder, name, qualified, tree)
+
+
+def _within(path: str, folders: set[str]) -> bool:
+    parts = path.split("/")
+    return bool(folders) and any("/".join(parts[:count]) in folders for count in range(1, len(parts)))
 
 
 def _may_hold_app(path: str) -> bool:

@@ -27,9 +27,9 @@ def ruby(snapshot: Snapshot, _settings: Settings) -> Candidate | None:
     script = snapshot.first(*_SCRIPTS)
     if not bundled and not script:
         return None
-    gems = _gems(snapshot)
-    framework = next((name for name in _FRAMEWORKS if name in gems), "")
-    web, evidence = _web(snapshot, framework, gems)
+    known = gems(snapshot)
+    framework = next((name for name in _FRAMEWORKS if name in known), "")
+    web, evidence = _web(snapshot, framework, known)
     score = (
         _FRAMEWORK
         if framework and web
@@ -48,7 +48,7 @@ def ruby(snapshot: Snapshot, _settings: Settings) -> Candidate | None:
         framework=framework,
         package_manager=PackageManager("bundler", _bundler(snapshot), lock, frozen=bool(lock)) if bundled else PackageManager(),
         runtimes=_runtimes(snapshot),
-        steps=(*((_install(snapshot, lock),) if bundled else ()), *_assets(snapshot, framework, gems)),
+        steps=(*((install(snapshot, lock),) if bundled else ()), *_assets(snapshot, framework, known)),
         web=web,
         evidence=evidence,
         warnings=() if lock or not bundled else ("there is no Gemfile.lock: run `bundle lock` and add it",),
@@ -56,13 +56,13 @@ def ruby(snapshot: Snapshot, _settings: Settings) -> Candidate | None:
     )
 
 
-def _web(snapshot: Snapshot, framework: str, gems: frozenset[str]) -> tuple[Argv, tuple[Evidence, ...]]:
+def _web(snapshot: Snapshot, framework: str, known: frozenset[str]) -> tuple[Argv, tuple[Evidence, ...]]:
     found = (Evidence("Gemfile", framework, f"{framework} application"),) if framework else ()
     if framework == "rails":
         return ("bundle", "exec", "rails", "server", "-b", "$HOST", "-p", "$PORT", "-e", "production"), found
     if snapshot.has("config.ru"):
         rack = Evidence("config.ru", "", "a Rack application")
-        if "puma" in gems:
+        if "puma" in known:
             return ("bundle", "exec", "puma", "-b", "tcp://$HOST:$PORT"), (*found, rack)
         return ("bundle", "exec", "rackup", "-o", "$HOST", "-p", "$PORT", "config.ru"), (*found, rack)
     script = snapshot.first(*_SCRIPTS)
@@ -74,21 +74,22 @@ def _web(snapshot: Snapshot, framework: str, gems: frozenset[str]) -> tuple[Argv
     return ((*run, "-o", "$HOST", "-p", "$PORT") if framework == "sinatra" else run), starts
 
 
-def _install(snapshot: Snapshot, lock: str) -> Step:
+def install(snapshot: Snapshot, lock: str) -> Step:
+    """Bundler's install into the app's own folder."""
     frozen = (("bundle", "config", "set", "--local", "frozen", "true"),) if lock else ()
     inputs = tuple(sorted(file for file in ("Gemfile", "Gemfile.lock", ".ruby-version") if snapshot.has(file)))
     local = any(path.endswith(".gemspec") for path in snapshot.paths)
     return Step("install", (*_RELATIVE, *frozen, ("bundle", "install")), caches=("bundler",), inputs=() if local else inputs)
 
 
-def _assets(snapshot: Snapshot, framework: str, gems: frozenset[str]) -> tuple[Step, ...]:
-    if framework != "rails" or not {"sprockets-rails", "propshaft", "sprockets"} & gems:
+def _assets(snapshot: Snapshot, framework: str, known: frozenset[str]) -> tuple[Step, ...]:
+    if framework != "rails" or not {"sprockets-rails", "propshaft", "sprockets"} & known:
         return ()
     env = {"RAILS_ENV": "production", "SECRET_KEY_BASE_DUMMY": "1"}
     return (Step("build", (("bundle", "exec", "rails", "assets:precompile"),), env=env),)
 
 
-def _gems(snapshot: Snapshot) -> frozenset[str]:
+def gems(snapshot: Snapshot) -> frozenset[str]:
     """What the lock file resolves; without one, what the Gemfile names."""
     locked = {match[1] for line in _lock_lines(snapshot) if (match := _SPEC.match(line))}
     return frozenset(locked or (match[1] for line in _statements(snapshot) if (match := _GEM.match(line))))

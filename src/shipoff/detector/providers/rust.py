@@ -35,7 +35,8 @@ def rust(snapshot: Snapshot, _settings: Settings) -> Candidate | None:
     chosen = _chosen(programs)
     dependencies = {*table_at(chosen.manifest if chosen else reading.table, "dependencies")}
     framework = next((name for name in _FRAMEWORKS if name in dependencies), "")
-    lock = snapshot.first("Cargo.lock")
+    # A workspace has one, in its root.
+    lock = snapshot.first("Cargo.lock") or snapshot.source.first("Cargo.lock")
     return Candidate(
         "rust",
         _FRAMEWORK if framework else _PROGRAM,
