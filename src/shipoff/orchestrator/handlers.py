@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import structlog
 
 from shipoff.common.errors import NotFound, PreconditionFailed
+from shipoff.orchestrator.admission import QueueEntry, Terms, admissible, refusal, sized, starting_order
 from shipoff.orchestrator.domain import (
     RESTING,
     ArtifactKnown,
+    BuildFailed,
+    BuildSucceeded,
     Cancelled,
     Deployment,
     Event,
     NewDeployment,
     ProjectRemoved,
     Replaced,
-    Resources,
+    Scaled,
     SlotGranted,
+    SlotRefused,
     State,
     Superseded,
     Task,
-    admissible,
+    Used,
 )
 from shipoff.orchestrator.ports import Store, Work
 from shipoff.orchestrator.transitions import decide
@@ -62,24 +64,79 @@ async def accept(work: Work, new: NewDeployment) -> None:
         await apply(work, deployment, Superseded(newer))
         return
     for older in await work.older_on_the_way(deployment):
-        await apply(work, older, Superseded(deployment.number))
-    if deployment.artifact:
+        await apply(work, older, Superseded(deployment.number, deployment.commit))
+    if deployment.artifact and deployment.static:
+        # Files take no room: there is nothing to wait for.
         await apply(work, deployment, ArtifactKnown())
 
 
-async def admit(store: Store, needs: Resources) -> int:
+async def built(work: Work, deployment_id: str, event: BuildSucceeded | BuildFailed, used: Used | None) -> None:
+    """Applies a build's end, and keeps what it used where that says what the next one needs."""
+    deployment = await work.locked(deployment_id)
+    if deployment is None or await apply(work, deployment, event) is None or used is None:
+        return
+    if isinstance(event, BuildSucceeded) or event.out_of_memory:
+        await work.record_usage(deployment, used, succeeded=isinstance(event, BuildSucceeded))
+
+
+async def admit(store: Store, terms: Terms) -> int:
     """Grants slots to what waits, as far as the budget goes; how many."""
     async with store.begin() as work:
         reserved = await work.lock_admission()
-        waiting = [replace(entry, needs=needs) for entry in await work.waiting()]
+        waiting = await work.waiting()
+        if not waiting:
+            return 0
+        entries = []
+        for entry in waiting:
+            reason = refusal(entry, terms, budget=reserved.budget, ceiling=reserved.ceiling)
+            if reason:
+                await _refuse(work, entry, reason)
+            else:
+                entries.append(sized(entry, terms, reserved.ceiling))
+        turns = await work.turns(sorted({entry.deployment.team_id for entry in entries}))
+        ordered = starting_order(entries, turns, terms.weights)
         granted = 0
-        for entry in admissible(waiting, reserved.free):
-            deployment = await work.locked(entry.deployment.id)
-            if deployment is None or await apply(work, deployment, SlotGranted()) is None:
-                continue
-            await work.reserve(deployment, entry.needs)
-            granted += 1
+        for entry in admissible(ordered, reserved.free, reserved.ceiling):
+            if await _grant(work, entry):
+                granted += 1
+                if not entry.deployment.artifact:
+                    team_id = entry.deployment.team_id
+                    turns = turns.taken(team_id, terms.weights.get(team_id, 1))
+                    await work.take_turn(turns, team_id)
     return granted
+
+
+async def _grant(work: Work, entry: QueueEntry) -> bool:
+    deployment = await work.locked_now(entry.deployment.id)
+    if deployment is None or deployment.version != entry.deployment.version:
+        return False
+    event = ArtifactKnown() if deployment.artifact else SlotGranted(entry.needs)
+    if await apply(work, deployment, event) is None:
+        return False
+    await work.reserve(deployment, entry.needs)
+    return True
+
+
+async def _refuse(work: Work, entry: QueueEntry, reason: str) -> None:
+    deployment = await work.locked_now(entry.deployment.id)
+    if deployment is not None:
+        await apply(work, deployment, SlotRefused(reason))
+
+
+async def scale(store: Store, deployment_id: str, replicas: int) -> bool:
+    """Wants so many instances of what serves; False for files. Raises NotFound, PreconditionFailed when there is no room."""
+    async with store.begin() as work:
+        deployment = await work.locked(deployment_id)
+        if deployment is None:
+            raise NotFound("there is no such deployment")
+        if deployment.state is not State.PRODUCTION:
+            raise PreconditionFailed(
+                f"deployment #{deployment.number} is {deployment.state}", remedy="only what is in production can be scaled"
+            )
+        if await apply(work, deployment, Scaled(replicas)) is None:
+            return False
+        await work.resize(deployment, replicas)
+    return True
 
 
 async def cancel(store: Store, deployment_id: str, actor: str) -> None:

@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 from shipoff.common.postgres import Row
-from shipoff.orchestrator.domain import Deployment, Endpoint, Record, State, Step
+from shipoff.orchestrator.domain import Deployment, Endpoint, Record, Resources, State, Step
 
 COLUMNS = (
     "id, number, accepted_at, project_id, project_name, team_id, environment, state, version, attempt, static, artifact,"
     " plan, commit, reason, revision, endpoints, request, branch, commit_message, trigger, requested_by, origin_id,"
-    " artifact_expired, created_at, changed_at"
+    " artifact_expired, created_at, changed_at, slot_cpu_millis, slot_memory_bytes, out_of_memory, awaits_slot, replicas"
 )
 
 
@@ -34,6 +34,11 @@ def deployment(row: Row) -> Deployment:
         reason=row["reason"],
         revision=row["revision"],
         endpoints=endpoints(row["endpoints"]),
+        project_name=row["project_name"],
+        slot=Resources(row["slot_cpu_millis"], row["slot_memory_bytes"]),
+        out_of_memory=row["out_of_memory"],
+        awaits_slot=row["awaits_slot"],
+        replicas=row["replicas"],
     )
 
 

@@ -292,11 +292,16 @@ class BuildSettings(message.Message):
     BUILD_COMMAND_FIELD_NUMBER: builtins.int
     START_COMMAND_FIELD_NUMBER: builtins.int
     OUTPUT_DIRECTORY_FIELD_NUMBER: builtins.int
+    TIMEOUT_S_FIELD_NUMBER: builtins.int
+    QUEUE_TIMEOUT_S_FIELD_NUMBER: builtins.int
     root_directory: builtins.str
     install_command: builtins.str
     build_command: builtins.str
     start_command: builtins.str
     output_directory: builtins.str
+    timeout_s: builtins.int
+    """Seconds a build may take, and a deployment may wait for its turn. Zero: the platform's default."""
+    queue_timeout_s: builtins.int
     def __init__(
         self,
         *,
@@ -305,10 +310,12 @@ class BuildSettings(message.Message):
         build_command: builtins.str = ...,
         start_command: builtins.str = ...,
         output_directory: builtins.str = ...,
+        timeout_s: builtins.int = ...,
+        queue_timeout_s: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["build_command", b"build_command", "install_command", b"install_command", "output_directory", b"output_directory", "root_directory", b"root_directory", "start_command", b"start_command"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["build_command", b"build_command", "install_command", b"install_command", "output_directory", b"output_directory", "queue_timeout_s", b"queue_timeout_s", "root_directory", b"root_directory", "start_command", b"start_command", "timeout_s", b"timeout_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
