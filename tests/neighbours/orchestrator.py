@@ -39,6 +39,8 @@ class Builds(build_pb2_grpc.BuildServiceServicer):
     cancelled: list[tuple[str, int]] = field(default_factory=list)
     automatic: bool = True
     static: bool = False
+    # What builds say that they used.
+    usage: types_pb2.Usage | None = None
 
     async def StartBuild(self, request, context):
         self.calls[request.deployment_id] += 1
@@ -59,14 +61,23 @@ class Builds(build_pb2_grpc.BuildServiceServicer):
     def success(self, deployment_id: str, attempt: int) -> events_pb2.BuildSucceeded:
         kind = types_pb2.ARTIFACT_KIND_STATIC if self.static else types_pb2.ARTIFACT_KIND_APP
         artifact = types_pb2.Artifact(kind=kind, object_key=f"artifacts/{deployment_id}", digest="sha256:" + "0" * 64)
-        return events_pb2.BuildSucceeded(deployment_id=deployment_id, attempt=attempt, artifact=artifact)
+        return events_pb2.BuildSucceeded(deployment_id=deployment_id, attempt=attempt, artifact=artifact, usage=self.usage)
 
     async def succeed(self, deployment_id: str, attempt: int = 1, *, times: int = 1) -> None:
         for _ in range(times):
             await self.streams.publish(DEPLOYMENT_PROGRESS, [self.success(deployment_id, attempt)], tenant_id=TEAM)
 
-    async def fail(self, deployment_id: str, failure: events_pb2.BuildFailure.ValueType, attempt: int = 1) -> None:
-        event = events_pb2.BuildFailed(deployment_id=deployment_id, attempt=attempt, failure=failure, reason="it broke")
+    async def fail(
+        self, deployment_id: str, failure: events_pb2.BuildFailure.ValueType, attempt: int = 1, *, peak_memory_bytes: int = 0
+    ) -> None:
+        event = events_pb2.BuildFailed(
+            deployment_id=deployment_id,
+            attempt=attempt,
+            failure=failure,
+            reason="it broke",
+            step="install",
+            usage=types_pb2.Usage(peak_memory_bytes=peak_memory_bytes, cpu_s=1, wall_s=2),
+        )
         await self.streams.publish(DEPLOYMENT_PROGRESS, [event], tenant_id=TEAM)
 
 
@@ -77,6 +88,7 @@ class Workloads(runtime_pb2_grpc.RuntimeServiceServicer):
     streams: Streams
     applied: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
+    scaled: dict[str, int] = field(default_factory=dict)
     automatic: bool = True
 
     async def ApplyWorkload(self, request, context):
@@ -92,6 +104,10 @@ class Workloads(runtime_pb2_grpc.RuntimeServiceServicer):
             endpoints=[types_pb2.Endpoint(host="127.0.0.1", port=4000 + revision)],
         )
         await self.streams.publish(RUNTIME_EVENTS, [event], tenant_id=TEAM)
+
+    async def ScaleWorkload(self, request, context):
+        self.scaled[request.deployment_id] = request.replicas
+        return runtime_pb2.ScaleWorkloadResponse()
 
     async def StopWorkload(self, request, context):
         self.stopped.append(request.deployment_id)
@@ -156,14 +172,22 @@ class Rig:
     eventually: Callable
 
     async def request(
-        self, project: str, *, environment: str = "production", accepted_at: datetime | None = None, times: int = 1
+        self,
+        project: str,
+        *,
+        environment: str = "production",
+        accepted_at: datetime | None = None,
+        times: int = 1,
+        team: str = TEAM,
+        configuration: types_pb2.Configuration | None = None,
     ) -> str:
         """What project publishes when a deployment is accepted; its id."""
         event = events_pb2.DeploymentRequested(
             deployment_id=new_id(),
             project_id=project,
             project_name="shop",
-            team_id=TEAM,
+            team_id=team,
+            configuration=configuration,
             environment=environment,
             hosts=["shop.localhost"],
             trigger=types_pb2.TRIGGER_UPLOAD,

@@ -24,11 +24,11 @@ async def _project_deleted(work: Work, message: events_pb2.ProjectDeleted) -> No
 
 
 async def _build_succeeded(work: Work, message: events_pb2.BuildSucceeded) -> None:
-    await handlers.apply_by_id(work, message.deployment_id, messages.build_succeeded(message))
+    await handlers.built(work, message.deployment_id, messages.build_succeeded(message), messages.used(message.usage))
 
 
 async def _build_failed(work: Work, message: events_pb2.BuildFailed) -> None:
-    await handlers.apply_by_id(work, message.deployment_id, messages.build_failed(message))
+    await handlers.built(work, message.deployment_id, messages.build_failed(message), messages.used(message.usage))
 
 
 async def _endpoints(work: Work, message: events_pb2.WorkloadReady | events_pb2.WorkloadEndpointsChanged) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from math import ceil
 
 
 class State(StrEnum):
@@ -40,9 +41,38 @@ class Resources:
         """This, but no more than the other."""
         return Resources(min(self.cpu_millis, other.cpu_millis), min(self.memory_bytes, other.memory_bytes))
 
+    def maximum(self, other: Resources) -> Resources:
+        """The larger of both, each for itself."""
+        return Resources(max(self.cpu_millis, other.cpu_millis), max(self.memory_bytes, other.memory_bytes))
+
     def minus(self, other: Resources) -> Resources:
         """What is left."""
         return Resources(self.cpu_millis - other.cpu_millis, self.memory_bytes - other.memory_bytes)
+
+    def plus(self, other: Resources) -> Resources:
+        """Both together."""
+        return Resources(self.cpu_millis + other.cpu_millis, self.memory_bytes + other.memory_bytes)
+
+    def times(self, factor: float) -> Resources:
+        """A multiple, rounded up."""
+        return Resources(ceil(self.cpu_millis * factor), ceil(self.memory_bytes * factor))
+
+    def shown(self, *, only_positive: bool = False) -> str:
+        """For people: "1.4 GB and 0.5 cores"; `only_positive` leaves out what is zero or less."""
+        parts = [
+            (self.memory_bytes, f"{self.memory_bytes / 1e9:.1f} GB"),
+            (self.cpu_millis, f"{self.cpu_millis / 1000:.1f} cores"),
+        ]
+        return " and ".join(text for amount, text in parts if amount > 0 or not only_positive)
+
+    def __str__(self) -> str:
+        return self.shown()
+
+
+def mebibytes(amount: int) -> str:
+    """A size as people set it: "512 MiB", "1.5 GiB"."""
+    gib = amount / (1 << 30)
+    return f"{amount >> 20} MiB" if gib < 1 else f"{gib:.3g} GiB"
 
 
 @dataclass(frozen=True)
@@ -80,6 +110,15 @@ class Deployment:
     automatic: bool = False
     # How it broke while serving, and waits for what takes its place; empty: it did not.
     broke: str = ""
+    project_name: str = ""
+    # What its build may use, once it was let in.
+    slot: Resources = Resources(0, 0)
+    # Which step was killed at what, once a build ran out of memory: it is tried once more.
+    out_of_memory: str = ""
+    # It builds no more, and waits for a larger slot to build again.
+    awaits_slot: bool = False
+    # Instances, where they were scaled since; zero: what its configuration says.
+    replicas: int = 0
 
 
 # Events: what happened.
@@ -87,14 +126,28 @@ class Deployment:
 
 @dataclass(frozen=True)
 class SlotGranted:
-    """The budget has room."""
+    """The budget has room, and this much of it is the build's."""
+
+    slot: Resources = Resources(0, 0)
+
+
+@dataclass(frozen=True)
+class SlotRefused:
+    """The budget will never have room."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """So many instances are wanted, and there is room for them."""
+
+    replicas: int
 
 
 @dataclass(frozen=True)
 class ArtifactKnown:
-    """There is nothing to build. `reason`: why it is deployed at all, where nobody asked for it."""
-
-    reason: str = ""
+    """There is nothing to build."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +169,10 @@ class BuildFailed:
     reason: str
     # The builder went away; another attempt may do.
     lost: bool = False
+    # It was killed for its memory; a larger slot may do.
+    out_of_memory: bool = False
+    step: str = ""
+    peak_memory_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -166,6 +223,7 @@ class Superseded:
     """A newer deployment of the same environment was accepted."""
 
     by_number: int
+    commit: str = ""
 
 
 @dataclass(frozen=True)
@@ -196,6 +254,8 @@ class DeadlinePassed:
 
 Event = (
     SlotGranted
+    | SlotRefused
+    | Scaled
     | ArtifactKnown
     | BuildSucceeded
     | BuildFailed
@@ -221,6 +281,7 @@ class Instruction(StrEnum):
     PROVISION = "provision"
     SWITCH_ROUTE = "switch_route"
     STOP_WORKLOAD = "stop_workload"
+    SCALE_WORKLOAD = "scale_workload"
     # Points the edge back at whatever is in PRODUCTION, in case it was switched and the record of it did not happen.
     RESTORE_ROUTE = "restore_route"
     REMOVE_ROUTE = "remove_route"
@@ -234,54 +295,6 @@ class Decision:
 
     deployment: Deployment
     instructions: tuple[Instruction, ...] = ()
-
-
-@dataclass(frozen=True)
-class QueueEntry:
-    """A deployment that waits for a slot or holds one."""
-
-    deployment: Deployment
-    needs: Resources
-    # Builds of its team that hold a slot now.
-    team_running: int
-    # Another build of its environment holds a slot.
-    environment_busy: bool
-
-
-def _age(entry: QueueEntry) -> tuple[datetime, str]:
-    return entry.deployment.accepted_at, entry.deployment.id
-
-
-def starting_order(waiting: list[QueueEntry]) -> list[QueueEntry]:
-    """Who comes first: the team with the fewest running builds, then the oldest.
-
-    Each entry that is placed counts as running for the next, so that teams take turns.
-    """
-    left = sorted(waiting, key=_age)
-    running = {entry.deployment.team_id: entry.team_running for entry in left}
-    order: list[QueueEntry] = []
-    while left:
-        entry = min(left, key=lambda candidate: (running[candidate.deployment.team_id], _age(candidate)))
-        left.remove(entry)
-        running[entry.deployment.team_id] += 1
-        order.append(entry)
-    return order
-
-
-def admissible(waiting: list[QueueEntry], free: Resources) -> list[QueueEntry]:
-    """Which of the waiting start now. One that does not fit holds back those behind it, so that nobody starves."""
-    started: list[QueueEntry] = []
-    environments: set[tuple[str, str]] = set()
-    for entry in starting_order(waiting):
-        place = (entry.deployment.project_id, entry.deployment.environment)
-        if entry.environment_busy or place in environments:
-            continue
-        if not entry.needs.within(free):
-            break
-        free = free.minus(entry.needs)
-        environments.add(place)
-        started.append(entry)
-    return started
 
 
 def fence(number: int, floor: int, generation: int) -> int:
@@ -329,6 +342,8 @@ class NewDeployment:
     artifact: bytes = b""
     plan: bytes = b""
     static: bool = False
+    # Why it is deployed at all, where nobody asked for it.
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -364,11 +379,26 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Used:
+    """What one build used: its mean CPU (`peak` over the whole of it), its peak memory, and how long it took."""
+
+    peak: Resources
+    wall_s: float
+
+
+@dataclass(frozen=True)
 class Reserved:
     """The budget and how much of it is held."""
 
     budget: Resources
     reserved: Resources
+    # The part that apps hold, for as long as they serve.
+    lasting: Resources = Resources(0, 0)
+
+    @property
+    def ceiling(self) -> Resources:
+        """What builds can have when all others are over."""
+        return self.budget.minus(self.lasting)
 
     @property
     def free(self) -> Resources:

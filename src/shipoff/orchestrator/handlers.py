@@ -7,11 +7,14 @@ from dataclasses import replace
 import structlog
 
 from shipoff.common.errors import NotFound, PreconditionFailed
+from shipoff.orchestrator.admission import QueueEntry, Terms, admissible, refusal, sized, starting_order
 from shipoff.orchestrator.domain import (
     RESTING,
     TERMINAL,
     ArtifactKnown,
     Broke,
+    BuildFailed,
+    BuildSucceeded,
     Cancelled,
     Deployment,
     Event,
@@ -20,12 +23,13 @@ from shipoff.orchestrator.domain import (
     ProjectRemoved,
     ProvisionFailed,
     Replaced,
-    Resources,
+    Scaled,
     SlotGranted,
+    SlotRefused,
     State,
     Superseded,
     Task,
-    admissible,
+    Used,
 )
 from shipoff.orchestrator.ports import Store, Work
 from shipoff.orchestrator.transitions import decide
@@ -75,8 +79,13 @@ async def accept(work: Work, new: NewDeployment) -> None:
         await apply(work, deployment, Superseded(newer))
         return
     for older in await work.older_on_the_way(deployment):
-        await apply(work, older, Superseded(deployment.number))
-    if deployment.artifact:
+        await apply(work, older, Superseded(deployment.number, deployment.commit))
+    await _provision_files(work, deployment)
+
+
+async def _provision_files(work: Work, deployment: Deployment) -> None:
+    """Files take no room: there is nothing to wait for."""
+    if deployment.artifact and deployment.static:
         await apply(work, deployment, ArtifactKnown())
 
 
@@ -109,25 +118,79 @@ async def put_back(work: Work, project_id: str, deployment_id: str) -> None:
     if found is None:
         return
     number, new = found
-    deployment = await work.insert(new)
+    why = f"puts #{number} back, because #{broken.number} broke: {broken.broke}"
+    deployment = await work.insert(replace(new, reason=why))
     if deployment is not None:
-        why = f"puts #{number} back, because #{broken.number} broke: {broken.broke}"
-        await apply(work, deployment, ArtifactKnown(why))
+        await _provision_files(work, deployment)
 
 
-async def admit(store: Store, needs: Resources) -> int:
+async def built(work: Work, deployment_id: str, event: BuildSucceeded | BuildFailed, used: Used | None) -> None:
+    """Applies a build's end, and keeps what it used where that says what the next one needs."""
+    deployment = await work.locked(deployment_id)
+    if deployment is None or await apply(work, deployment, event) is None or used is None:
+        return
+    if isinstance(event, BuildSucceeded) or event.out_of_memory:
+        await work.record_usage(deployment, used, succeeded=isinstance(event, BuildSucceeded))
+
+
+async def admit(store: Store, terms: Terms) -> int:
     """Grants slots to what waits, as far as the budget goes; how many."""
     async with store.begin() as work:
         reserved = await work.lock_admission()
-        waiting = [replace(entry, needs=needs) for entry in await work.waiting()]
+        waiting = await work.waiting()
+        if not waiting:
+            return 0
+        entries = []
+        for entry in waiting:
+            reason = refusal(entry, terms, budget=reserved.budget, ceiling=reserved.ceiling)
+            if reason:
+                await _refuse(work, entry, reason)
+            else:
+                entries.append(sized(entry, terms, reserved.ceiling))
+        turns = await work.turns(sorted({entry.deployment.team_id for entry in entries}))
+        ordered = starting_order(entries, turns, terms.weights)
         granted = 0
-        for entry in admissible(waiting, reserved.free):
-            deployment = await work.locked(entry.deployment.id)
-            if deployment is None or await apply(work, deployment, SlotGranted()) is None:
-                continue
-            await work.reserve(deployment, entry.needs)
-            granted += 1
+        for entry in admissible(ordered, reserved.free, reserved.ceiling):
+            if await _grant(work, entry):
+                granted += 1
+                if not entry.deployment.artifact:
+                    team_id = entry.deployment.team_id
+                    turns = turns.taken(team_id, terms.weights.get(team_id, 1))
+                    await work.take_turn(turns, team_id)
     return granted
+
+
+async def _grant(work: Work, entry: QueueEntry) -> bool:
+    deployment = await work.locked_now(entry.deployment.id)
+    if deployment is None or deployment.version != entry.deployment.version:
+        return False
+    event = ArtifactKnown() if deployment.artifact else SlotGranted(entry.needs)
+    if await apply(work, deployment, event) is None:
+        return False
+    await work.reserve(deployment, entry.needs)
+    return True
+
+
+async def _refuse(work: Work, entry: QueueEntry, reason: str) -> None:
+    deployment = await work.locked_now(entry.deployment.id)
+    if deployment is not None:
+        await apply(work, deployment, SlotRefused(reason))
+
+
+async def scale(store: Store, deployment_id: str, replicas: int) -> bool:
+    """Wants so many instances of what serves; False for files. Raises NotFound, PreconditionFailed when there is no room."""
+    async with store.begin() as work:
+        deployment = await work.locked(deployment_id)
+        if deployment is None:
+            raise NotFound("there is no such deployment")
+        if deployment.state is not State.PRODUCTION:
+            raise PreconditionFailed(
+                f"deployment #{deployment.number} is {deployment.state}", remedy="only what is in production can be scaled"
+            )
+        if await apply(work, deployment, Scaled(replicas)) is None:
+            return False
+        await work.resize(deployment, replicas)
+    return True
 
 
 async def cancel(store: Store, deployment_id: str, actor: str) -> None:

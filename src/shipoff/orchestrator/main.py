@@ -37,8 +37,6 @@ GROUP = "orchestrator"
 _HOUSEKEEPING_S = 60.0
 # Only for what another process left: a change made by this one wakes its loops.
 _LOOK_S = 4.0
-# Beyond the build's own time limit: fetching a slot's builder, and the way of its last message.
-_BUILD_SLACK_S = 60.0
 
 
 @asynccontextmanager
@@ -57,7 +55,7 @@ async def running(settings: OrchestratorSettings | None = None) -> AsyncIterator
             wake_admission.set()
             wake_performer.set()
 
-        store = PostgresStore(database, outbox, limits=_limits(settings), changed=changed)
+        store = PostgresStore(database, outbox, terms=settings.terms, limits=_limits(settings), changed=changed)
         services = await _services(stack)
         logs = log_pb2_grpc.LogServiceStub(await stack.enter_async_context(channel(address("log"))))
         performer = Performer(store, services, _terms(settings), wake=wake_performer.set)
@@ -67,7 +65,7 @@ async def running(settings: OrchestratorSettings | None = None) -> AsyncIterator
             wake_admission.set()
 
         async def admit() -> None:
-            await handlers.admit(store, settings.build_needs)
+            await handlers.admit(store, settings.terms)
 
         async def keep_house() -> None:
             await store.expire_releases(settings.kept_releases)
@@ -84,7 +82,7 @@ async def running(settings: OrchestratorSettings | None = None) -> AsyncIterator
         await stack.enter_async_context(looping("sweep", lambda: sweep(store, services), every_s=settings.sweep_s))
         await stack.enter_async_context(looping("housekeeping", keep_house, every_s=_HOUSEKEEPING_S))
         await _consume(stack, database, streams, store, settings)
-        servicer = DeploymentServer(store, logs, changes, settings.build_needs)
+        servicer = DeploymentServer(store, logs, changes, settings.terms)
         registration = (orchestrator_pb2_grpc.add_DeploymentServiceServicer_to_server, servicer)
         await stack.enter_async_context(serving(settings.listen or address("orchestrator"), [registration]))
         yield
@@ -93,14 +91,14 @@ async def running(settings: OrchestratorSettings | None = None) -> AsyncIterator
 def _limits(settings: OrchestratorSettings) -> Limits:
     return Limits(
         queued_s=settings.queue_timeout_s,
-        building_s=settings.build_timeout_s + _BUILD_SLACK_S,
+        building_s=settings.build_timeout_s,
         provisioning_s=settings.provision_timeout_s,
         bake_s=settings.bake_s,
     )
 
 
 def _terms(settings: OrchestratorSettings) -> Terms:
-    return Terms(build_needs=settings.build_needs, build_timeout_s=settings.build_timeout_s, lease_s=settings.lease_s)
+    return Terms(build_timeout_s=settings.build_timeout_s, lease_s=settings.lease_s)
 
 
 async def _services(stack: AsyncExitStack) -> Services:

@@ -16,9 +16,11 @@ from shipoff.orchestrator.domain import (
     Endpoint,
     NewDeployment,
     Record,
+    Resources,
     Retry,
     State,
     Step,
+    Used,
 )
 
 
@@ -51,7 +53,21 @@ def build_succeeded(message: events_pb2.BuildSucceeded) -> BuildSucceeded:
 def build_failed(message: events_pb2.BuildFailed) -> BuildFailed:
     """The domain's event."""
     lost = message.failure == events_pb2.BUILD_FAILURE_BUILDER_LOST
-    return BuildFailed(attempt=message.attempt, reason=message.reason or "the build failed", lost=lost)
+    return BuildFailed(
+        attempt=message.attempt,
+        reason=message.reason or "the build failed",
+        lost=lost,
+        out_of_memory=message.failure == events_pb2.BUILD_FAILURE_OUT_OF_MEMORY,
+        step=message.step,
+        peak_memory_bytes=message.usage.peak_memory_bytes,
+    )
+
+
+def used(usage: types_pb2.Usage) -> Used | None:
+    """What a build used; None when it was not measured."""
+    if usage.wall_s <= 0:
+        return None
+    return Used(Resources(int(1000 * usage.cpu_s / usage.wall_s), usage.peak_memory_bytes), usage.wall_s)
 
 
 def new_deployment(message: events_pb2.DeploymentRequested) -> NewDeployment:

@@ -22,7 +22,6 @@ from shipoff.orchestrator.domain import (
     ProvisionFailed,
     Record,
     ReleasePublished,
-    Resources,
     RouteSwitched,
     RouteTaken,
     State,
@@ -37,9 +36,8 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Terms:
-    """What builds are given, and how long an instruction is held."""
+    """How long a build may take, and how long an instruction is held."""
 
-    build_needs: Resources
     build_timeout_s: int
     lease_s: float
 
@@ -59,6 +57,7 @@ class Performer:
             Instruction.PROVISION: self._provision,
             Instruction.SWITCH_ROUTE: self._switch_route,
             Instruction.STOP_WORKLOAD: self._stop_workload,
+            Instruction.SCALE_WORKLOAD: self._scale_workload,
             Instruction.RESTORE_ROUTE: self._restore_route,
             Instruction.REMOVE_ROUTE: self._remove_route,
             Instruction.PUT_BACK: self._put_back,
@@ -115,10 +114,11 @@ class Performer:
         return await self._actions[task.instruction](record, task) if record else None
 
     async def _start_build(self, record: Record, task: Task) -> Event | None:
-        if record.deployment.state is not State.BUILDING or record.deployment.attempt != task.attempt:
+        now = record.deployment
+        if now.state is not State.BUILDING or now.attempt != task.attempt or now.awaits_slot:
             return None
         try:
-            await self._outside.start_build(record, limits=self._terms.build_needs, timeout_s=self._terms.build_timeout_s)
+            await self._outside.start_build(record, limits=record.deployment.slot, timeout_s=self._terms.build_timeout_s)
         except PermanentError as error:
             return BuildFailed(task.attempt, f"the build could not be started: {error.message}")
         return None
@@ -182,6 +182,11 @@ class Performer:
             await self._point_at(serving)
         except Aborted:
             return None
+        return None
+
+    async def _scale_workload(self, record: Record, _: Task) -> Event | None:
+        if record.deployment.state is State.PRODUCTION:
+            await self._outside.scale_workload(record.deployment.id, record.deployment.replicas)
         return None
 
     async def _stop_workload(self, record: Record, _: Task) -> Event | None:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from shipoff.orchestrator.admission import Queue, QueueEntry, Turns
 from shipoff.orchestrator.domain import (
     Deployment,
     Event,
     Instruction,
     NewDeployment,
-    QueueEntry,
     Record,
     Reserved,
     Resources,
@@ -19,6 +19,7 @@ from shipoff.orchestrator.domain import (
     State,
     Step,
     Task,
+    Used,
 )
 
 
@@ -30,6 +31,9 @@ class Work(Protocol):
 
     async def locked(self, deployment_id: str) -> Deployment | None:
         """The deployment, locked until the transaction ends."""
+
+    async def locked_now(self, deployment_id: str) -> Deployment | None:
+        """Likewise, and None as well when somebody else has it locked."""
 
     async def production(self, project_id: str, environment: str) -> Deployment | None:
         """What serves, locked."""
@@ -80,7 +84,19 @@ class Work(Protocol):
         """The budget, with admission locked for everybody else."""
 
     async def waiting(self) -> Sequence[QueueEntry]:
-        """What is queued, oldest first."""
+        """What waits for a slot, oldest first."""
+
+    async def turns(self, team_ids: Sequence[str]) -> Turns:
+        """How far these teams have come."""
+
+    async def take_turn(self, now: Turns, team_id: str) -> None:
+        """Stores what a team's turn has made of the turns."""
+
+    async def record_usage(self, deployment: Deployment, used: Used, *, succeeded: bool) -> None:
+        """Keeps what the deployment's present attempt used."""
+
+    async def resize(self, deployment: Deployment, replicas: int) -> None:
+        """Reserves for so many instances instead. Raises PreconditionFailed when there is no room for them."""
 
     async def next_fence(self, deployment: Deployment, *, call_off: bool = False) -> int:
         """A new fencing token for the environment's route; `call_off` lets it beat this very deployment's."""
@@ -109,7 +125,7 @@ class Store(Protocol):
     async def serving(self, project_id: str, environment: str) -> Record | None:
         """What is in PRODUCTION."""
 
-    async def queue(self) -> tuple[Sequence[tuple[Record, QueueEntry]], Reserved]:
+    async def queue(self) -> Queue:
         """What waits and what builds, and the budget."""
 
     async def claim(self, *, limit: int, lease_s: float) -> Sequence[Task]:
@@ -145,6 +161,9 @@ class Outside(Protocol):
 
     async def apply_workload(self, record: Record) -> None:
         """Stores what shall run."""
+
+    async def scale_workload(self, deployment_id: str, replicas: int) -> None:
+        """Wants so many instances of it. Raises NotFound."""
 
     async def stop_workload(self, deployment_id: str) -> None:
         """Wants it gone."""

@@ -16,8 +16,10 @@ from shipoff.contracts.orchestrator.v1 import orchestrator_pb2 as pb
 from shipoff.contracts.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.orchestrator import handlers, messages
-from shipoff.orchestrator.domain import RESTING, NewDeployment, QueueEntry, Record, Reserved, Resources, State, starting_order
+from shipoff.orchestrator.admission import Terms
+from shipoff.orchestrator.domain import RESTING, NewDeployment, Record
 from shipoff.orchestrator.ports import Store
+from shipoff.orchestrator.queue_view import shown
 
 _PAGE = 50
 _LOG_PAGE = 1000
@@ -44,11 +46,11 @@ class Changes:
 class DeploymentServer(pb_grpc.DeploymentServiceServicer):
     """The public methods; authorisation is the gateway's."""
 
-    def __init__(self, store: Store, logs: log_pb2_grpc.LogServiceStub, changes: Changes, build_needs: Resources) -> None:
+    def __init__(self, store: Store, logs: log_pb2_grpc.LogServiceStub, changes: Changes, terms: Terms) -> None:
         self._store = store
         self._logs = logs
         self._changes = changes
-        self._build_needs = build_needs
+        self._terms = terms
 
     async def CreateDeployment(self, request: pb.CreateDeploymentRequest, context: Context) -> pb.CreateDeploymentResponse:
         origin = await self._record(request.from_deployment_id)
@@ -115,39 +117,11 @@ class DeploymentServer(pb_grpc.DeploymentServiceServicer):
             if not page.entries:
                 await self._changes.wait(0.2)
 
-    async def ListQueue(self, request: pb.ListQueueRequest, context: Context) -> pb.ListQueueResponse:
-        entries, reserved = await self._store.queue()
-        records = {entry.deployment.id: record for record, entry in entries}
-        building = [entry for _, entry in entries if entry.deployment.state is State.BUILDING]
-        waiting = starting_order([entry for _, entry in entries if entry.deployment.state is State.QUEUED])
-        places = [(entry, 0) for entry in building] + [(entry, place) for place, entry in enumerate(waiting, 1)]
-        wanted = set(request.team_ids)
-        return pb.ListQueueResponse(
-            entries=[
-                self._queue_entry(records[entry.deployment.id], entry, place, reserved)
-                for entry, place in places
-                if not wanted or entry.deployment.team_id in wanted
-            ],
-            budget=_resources(reserved.budget),
-            reserved=_resources(reserved.reserved),
-        )
+    async def ScaleDeployment(self, request: pb.ScaleDeploymentRequest, context: Context) -> pb.ScaleDeploymentResponse:
+        return pb.ScaleDeploymentResponse(scaled=await handlers.scale(self._store, request.deployment_id, request.replicas))
 
-    def _queue_entry(self, record: Record, entry: QueueEntry, place: int, reserved: Reserved) -> pb.QueueEntry:
-        now = record.deployment
-        message = pb.QueueEntry(
-            deployment_id=now.id,
-            project_id=now.project_id,
-            project_name=record.project_name,
-            team_id=now.team_id,
-            environment=now.environment,
-            number=now.number,
-            state=messages.state_number(now.state),
-            position=place,
-            needs=_resources(self._build_needs),
-            waits_for=_waits_for(entry, place, self._build_needs, reserved),
-        )
-        message.queued_at.FromDatetime(record.created_at)
-        return message
+    async def ListQueue(self, request: pb.ListQueueRequest, context: Context) -> pb.ListQueueResponse:
+        return shown(await self._store.queue(), self._terms, frozenset(request.team_ids) or None)
 
     async def _record(self, deployment_id: str) -> Record:
         record = await self._store.record(deployment_id)
@@ -167,24 +141,6 @@ def _page_after(token: str) -> int:
     if token and not token.isdigit():
         raise InvalidInput("this page token is none of ours", field="page_token", remedy="use next_page_token as it came")
     return int(token or 0)
-
-
-def _resources(value: Resources) -> types_pb2.Resources:
-    return types_pb2.Resources(cpu_millis=value.cpu_millis, memory_bytes=value.memory_bytes)
-
-
-def _waits_for(entry: QueueEntry, place: int, needs: Resources, reserved: Reserved) -> str:
-    if place == 0:
-        return ""
-    if entry.environment_busy:
-        return f"the running build of its environment {entry.deployment.environment}"
-    if not needs.within(reserved.free):
-        free = reserved.free
-        return (
-            f"{needs.memory_bytes / 1e9:.1f} GB and {needs.cpu_millis / 1000:.1f} cores;"
-            f" {free.memory_bytes / 1e9:.1f} GB and {free.cpu_millis / 1000:.1f} cores are free"
-        )
-    return "its turn"
 
 
 def _from_origin(origin: Record, request: pb.CreateDeploymentRequest) -> NewDeployment:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import Annotated
 
 import psutil
 from pydantic import Field
 
 from shipoff.common.config import ServiceSettings, service_config
+from shipoff.orchestrator.admission import Terms
 from shipoff.orchestrator.domain import Resources
 
 
@@ -16,7 +18,7 @@ def _cores_millis() -> int:
 
 
 def _most_memory() -> int:
-    """Builds may have four fifths of the machine: the rest is the platform's and the apps'."""
+    """Builds and apps may have four fifths of the machine: the rest is the platform's."""
     return int(psutil.virtual_memory().total * 0.8)
 
 
@@ -25,12 +27,21 @@ class OrchestratorSettings(ServiceSettings):
 
     model_config = service_config("orchestrator")
 
-    # What all builds together may hold at one time.
+    # What all builds and apps together may hold at one time.
     budget_cpu_millis: int = Field(default_factory=_cores_millis, gt=0)
     budget_memory_bytes: int = Field(default_factory=_most_memory, gt=0)
-    # What one build is given.
+    # What a build is given until one of its project has been measured; later ones get what was used and a quarter more,
+    # between the least and the most. The most: zero is the whole budget.
     build_cpu_millis: int = Field(default=1000, gt=0)
     build_memory_bytes: int = Field(default=2 << 30, gt=0)
+    build_least_cpu_millis: int = Field(default=250, gt=0)
+    build_least_memory_bytes: int = Field(default=256 << 20, gt=0)
+    build_most_memory_bytes: int = Field(default=0, ge=0)
+    # What an instance of an app reserves whose project says nothing.
+    app_cpu_millis: int = Field(default=100, gt=0)
+    app_memory_bytes: int = Field(default=256 << 20, gt=0)
+    # Turns of a team for one of the others', by the team's id; one where it is not named.
+    team_weights: dict[str, Annotated[int, Field(ge=1, le=100)]] = Field(default_factory=dict)
     # The longest that a deployment may wait, build, and take to become ready, in seconds.
     queue_timeout_s: int = Field(default=24 * 3600, gt=0)
     build_timeout_s: int = Field(default=900, gt=0, le=7200)
@@ -50,6 +61,13 @@ class OrchestratorSettings(ServiceSettings):
         return Resources(self.budget_cpu_millis, self.budget_memory_bytes)
 
     @property
-    def build_needs(self) -> Resources:
-        """What one build reserves; never more than there is."""
-        return Resources(self.build_cpu_millis, self.build_memory_bytes).clamped(self.budget)
+    def terms(self) -> Terms:
+        """How large slots are, and whose turn it is."""
+        most = self.build_most_memory_bytes or self.budget_memory_bytes
+        return Terms(
+            first_build=Resources(self.build_cpu_millis, self.build_memory_bytes).clamped(self.budget),
+            least_build=Resources(self.build_least_cpu_millis, self.build_least_memory_bytes).clamped(self.budget),
+            most_build=Resources(self.budget_cpu_millis, most).clamped(self.budget),
+            instance=Resources(self.app_cpu_millis, self.app_memory_bytes),
+            weights=self.team_weights,
+        )

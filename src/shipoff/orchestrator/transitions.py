@@ -25,9 +25,12 @@ from shipoff.orchestrator.domain import (
     Replaced,
     RouteSwitched,
     RouteTaken,
+    Scaled,
     SlotGranted,
+    SlotRefused,
     State,
     Superseded,
+    mebibytes,
 )
 
 Rule = Callable[[Deployment, Any], Decision | None]
@@ -37,17 +40,36 @@ def _to(deployment: Deployment, state: State, reason: str = "", *instructions: I
     return Decision(replace(deployment, state=state, reason=reason), instructions)
 
 
-def _start_build(deployment: Deployment, _: SlotGranted) -> Decision | None:
+def _start_build(deployment: Deployment, event: SlotGranted) -> Decision | None:
     if deployment.artifact:
         return None
-    started = replace(deployment, attempt=deployment.attempt + 1)
+    started = replace(deployment, attempt=deployment.attempt + 1, slot=event.slot)
     return _to(started, State.BUILDING, "", Instruction.START_BUILD)
 
 
-def _provision_known(deployment: Deployment, event: ArtifactKnown) -> Decision | None:
+def _build_again(deployment: Deployment, event: SlotGranted) -> Decision | None:
+    if not deployment.awaits_slot:
+        return None
+    again = replace(deployment, awaits_slot=False, slot=event.slot)
+    reason = f"{deployment.out_of_memory}; tried again with {mebibytes(event.slot.memory_bytes)}"
+    return _to(again, State.BUILDING, reason, Instruction.START_BUILD)
+
+
+def _refuse(deployment: Deployment, event: SlotRefused) -> Decision | None:
+    waits = deployment.state is State.QUEUED or deployment.awaits_slot
+    return _to(replace(deployment, awaits_slot=False), State.FAILED, event.reason) if waits else None
+
+
+def _scale(deployment: Deployment, event: Scaled) -> Decision | None:
+    if deployment.static:
+        return None
+    return Decision(replace(deployment, replicas=event.replicas), (Instruction.SCALE_WORKLOAD,))
+
+
+def _provision_known(deployment: Deployment, _: ArtifactKnown) -> Decision | None:
     if not deployment.artifact:
         return None
-    return _to(deployment, State.PROVISIONING, event.reason, Instruction.PROVISION)
+    return _to(deployment, State.PROVISIONING, deployment.reason, Instruction.PROVISION)
 
 
 def _built(deployment: Deployment, event: BuildSucceeded) -> Decision | None:
@@ -60,7 +82,8 @@ def _built(deployment: Deployment, event: BuildSucceeded) -> Decision | None:
         static=event.static,
         commit=event.commit or deployment.commit,
     )
-    return _to(built, State.PROVISIONING, "", Instruction.PROVISION)
+    # The reason stays with this step: it tells of a build that had to be tried again.
+    return _to(built, State.PROVISIONING, deployment.reason, Instruction.PROVISION)
 
 
 def _build_failed(deployment: Deployment, event: BuildFailed) -> Decision | None:
@@ -69,7 +92,21 @@ def _build_failed(deployment: Deployment, event: BuildFailed) -> Decision | None
     if event.lost and deployment.attempt < MAX_ATTEMPTS:
         again = replace(deployment, attempt=deployment.attempt + 1, reason=event.reason)
         return Decision(again, (Instruction.START_BUILD,))
+    if event.out_of_memory:
+        return _out_of_memory(deployment, event)
     return _to(deployment, State.FAILED, event.reason)
+
+
+def _out_of_memory(deployment: Deployment, event: BuildFailed) -> Decision:
+    """Once more with a larger slot, which has to be waited for; a second time is the end."""
+    peak = event.peak_memory_bytes or deployment.slot.memory_bytes
+    words = f"{event.step or 'the build'} was killed at {mebibytes(peak)}"
+    if deployment.out_of_memory:
+        remedy = "have it use less memory, or give builds a larger budget"
+        slot = mebibytes(deployment.slot.memory_bytes)
+        return _to(deployment, State.FAILED, f"{deployment.out_of_memory}; tried again with {slot}, where {words}: {remedy}")
+    again = replace(deployment, attempt=deployment.attempt + 1, out_of_memory=words, awaits_slot=True)
+    return _to(again, State.BUILDING, f"{words}; waits for more memory to try again")
 
 
 def _published(deployment: Deployment, _: ReleasePublished) -> Decision | None:
@@ -101,7 +138,8 @@ def _fail(deployment: Deployment, event: ProvisionFailed) -> Decision:
 
 
 def _supersede(deployment: Deployment, event: Superseded) -> Decision:
-    return _to(deployment, State.INACTIVE, f"superseded by #{event.by_number}", *_undo(deployment))
+    commit = f" ({event.commit[:10]})" if event.commit else ""
+    return _to(deployment, State.INACTIVE, f"superseded by #{event.by_number}{commit}", *_undo(deployment))
 
 
 def _cancel(deployment: Deployment, event: Cancelled) -> Decision:
@@ -111,7 +149,7 @@ def _cancel(deployment: Deployment, event: Cancelled) -> Decision:
 def _time_out(deployment: Deployment, event: DeadlinePassed) -> Decision:
     reasons = {
         State.QUEUED: "no build slot got free",
-        State.BUILDING: "the build timed out: it did not end",
+        State.BUILDING: "no larger slot got free" if deployment.awaits_slot else "the build timed out: it did not end",
         State.PROVISIONING: "it never became ready",
     }
     reason = f"{reasons[deployment.state]} within {event.limit_s:.0f} s"
@@ -154,6 +192,9 @@ _ON_THE_WAY = (State.QUEUED, State.BUILDING, State.PROVISIONING)
 
 TABLE: dict[tuple[State, type], Rule] = {
     (State.QUEUED, SlotGranted): _start_build,
+    (State.BUILDING, SlotGranted): _build_again,
+    (State.PRODUCTION, Scaled): _scale,
+    **{(state, SlotRefused): _refuse for state in (State.QUEUED, State.BUILDING)},
     (State.QUEUED, ArtifactKnown): _provision_known,
     (State.BUILDING, BuildSucceeded): _built,
     (State.BUILDING, BuildFailed): _build_failed,
@@ -175,6 +216,9 @@ TABLE: dict[tuple[State, type], Rule] = {
 # The state that each rule can lead to, where that is another one, or another attempt; a test holds the rules to it.
 TARGETS: dict[Rule, tuple[State, ...]] = {
     _start_build: (State.BUILDING,),
+    _build_again: (State.BUILDING,),
+    _refuse: (State.FAILED,),
+    _scale: (),
     _provision_known: (State.PROVISIONING,),
     _built: (State.PROVISIONING,),
     _build_failed: (State.BUILDING, State.FAILED),

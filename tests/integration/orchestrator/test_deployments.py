@@ -31,7 +31,8 @@ async def test_a_request_passes_every_state_and_serves(rig):
     assert states(deployment) == ["BUILDING", "PROVISIONING", "PRODUCTION"]
     assert deployment.number == 1
     assert rig.routed(project) == first
-    assert await reserved(rig) == (0, 0)
+    # What serves holds what its one instance reserves, and nothing of the build's.
+    assert await reserved(rig) == (100, 256 << 20)
 
 
 async def test_a_static_release_is_published_before_it_is_routed(rig):
@@ -178,27 +179,6 @@ async def test_a_deleted_project_is_taken_down_whole(rig):
     for deployment_id in (serving, building):
         await rig.until(deployment_id, "INACTIVE")
     await rig.eventually(lambda: rig.routed(project) == "" and rig.workloads.stopped == [serving])
-
-
-class TestSmallBudget:
-    """One slot for everybody."""
-
-    @pytest.fixture
-    def orchestrator_settings(self):
-        return {"sweep_s": 0.2, "budget_cpu_millis": 1000, "budget_memory_bytes": 4 << 30, "build_cpu_millis": 1000}
-
-    async def test_what_does_not_fit_waits_and_says_what_for(self, rig):
-        rig.builds.automatic = False
-        first = await rig.request(new_id())
-        await rig.until(first, "BUILDING")
-        second = await rig.request(new_id())
-        await rig.until(second, "QUEUED")
-        queue = await rig.stub.ListQueue(orchestrator_pb2.ListQueueRequest())
-        assert [(entry.deployment_id, entry.position) for entry in queue.entries] == [(first, 0), (second, 1)]
-        assert "0.0 cores are free" in queue.entries[1].waits_for
-        await rig.builds.succeed(first)
-        await rig.until(second, "BUILDING")
-        assert await reserved(rig) == (1000, 2 << 30)
 
 
 class TestDeadlines:

@@ -28,9 +28,12 @@ from shipoff.orchestrator.domain import (
     ProvisionFailed,
     ReleasePublished,
     Replaced,
+    Resources,
     RouteSwitched,
     RouteTaken,
+    Scaled,
     SlotGranted,
+    SlotRefused,
     State,
     Superseded,
 )
@@ -53,11 +56,22 @@ READY = replace(PROVISIONING, revision=1, endpoints=HERE)
 PRODUCTION = replace(READY, state=State.PRODUCTION)
 BROKEN = replace(PRODUCTION, broke="crash loop")
 BACK = replace(READY, automatic=True, reason="puts #1 back, because #2 broke")
+GIB = Resources(1000, 1 << 30)
+KILLED = BuildFailed(1, "hog", out_of_memory=True, step="install", peak_memory_bytes=520 << 20)
+AWAITING = replace(BUILDING, attempt=2, awaits_slot=True, out_of_memory="install was killed at 520 MiB", slot=GIB)
+AGAIN = replace(AWAITING, awaits_slot=False)
 I = Instruction  # noqa: E741 - rows stay on one line
 
 ROWS = [
     (QUEUED, SlotGranted(), State.BUILDING, [I.START_BUILD]),
     (replace(QUEUED, artifact=b"a"), ArtifactKnown(), State.PROVISIONING, [I.PROVISION]),
+    (QUEUED, SlotRefused("too large"), State.FAILED, []),
+    (BUILDING, KILLED, State.BUILDING, []),
+    (AWAITING, SlotGranted(GIB), State.BUILDING, [I.START_BUILD]),
+    (AWAITING, SlotRefused("no more"), State.FAILED, []),
+    (AWAITING, Cancelled("ada"), State.INACTIVE, [I.CANCEL_BUILD]),
+    (AGAIN, BuildFailed(2, "hog", out_of_memory=True), State.FAILED, []),
+    (PRODUCTION, Scaled(3), State.PRODUCTION, [I.SCALE_WORKLOAD]),
     (QUEUED, Superseded(4), State.INACTIVE, []),
     (QUEUED, Cancelled("ada"), State.INACTIVE, []),
     (QUEUED, DeadlinePassed(60), State.FAILED, []),
@@ -94,6 +108,10 @@ ROWS = [
 STALE = [
     (replace(QUEUED, artifact=b"a"), SlotGranted()),
     (QUEUED, ArtifactKnown()),
+    (BUILDING, SlotGranted(GIB)),
+    (BUILDING, SlotRefused("no more")),
+    (AWAITING, KILLED),
+    (replace(STATIC, state=State.PRODUCTION), Scaled(3)),
     (replace(BUILDING, attempt=2), BuildSucceeded(1, b"a", b"p", static=False)),
     (replace(BUILDING, attempt=2), BuildFailed(1, "old")),
     (PROVISIONING, ReleasePublished()),
@@ -108,6 +126,10 @@ STALE = [
 
 EVENTS = [
     SlotGranted(),
+    SlotRefused("x"),
+    Scaled(2),
+    KILLED,
+    BuildFailed(2, "x", out_of_memory=True),
     ArtifactKnown(),
     BuildSucceeded(1, b"a", b"p", static=False),
     BuildFailed(1, "x"),
@@ -171,8 +193,8 @@ def test_what_broke_says_how_until_something_takes_its_place():
 
 
 def test_why_something_was_put_back_is_told_while_it_serves():
-    known = replace(QUEUED, artifact=b"a", automatic=True)
-    assert decide(known, ArtifactKnown("puts #1 back")).deployment.reason == "puts #1 back"
+    known = replace(QUEUED, artifact=b"a", automatic=True, reason="puts #1 back")
+    assert decide(known, ArtifactKnown()).deployment.reason == "puts #1 back"
     assert decide(BACK, RouteSwitched(1)).deployment.reason == BACK.reason
     assert decide(replace(BACK, automatic=False), RouteSwitched(1)).deployment.reason == ""
 
@@ -193,3 +215,30 @@ def test_any_sequence_of_events_makes_legal_transitions_only(events):
         assert after.state is deployment.state or (deployment.state, after.state) in LEGAL
         assert after.state not in (State.PROVISIONING, State.PRODUCTION) or after.artifact
         deployment = after
+
+
+def test_out_of_memory_is_tried_once_more_in_a_larger_slot_and_says_so():
+    waits = decide(BUILDING, KILLED).deployment
+    assert (waits.attempt, waits.awaits_slot) == (2, True)
+    again = decide(waits, SlotGranted(GIB)).deployment
+    assert (again.attempt, again.awaits_slot, again.slot) == (2, False, GIB)
+    assert again.reason == "install was killed at 520 MiB; tried again with 1 GiB"
+    # It stays in the record when the second try succeeds.
+    built = decide(again, BuildSucceeded(2, b"a", b"p", static=False)).deployment
+    assert built.reason == again.reason
+
+
+def test_out_of_memory_twice_fails_with_both_peaks_and_the_remedy():
+    failed = decide(AGAIN, BuildFailed(2, "x", out_of_memory=True, step="install", peak_memory_bytes=1100 << 20)).deployment
+    assert failed.reason == (
+        "install was killed at 520 MiB; tried again with 1 GiB, where install was killed at 1.07 GiB: "
+        "have it use less memory, or give builds a larger budget"
+    )
+
+
+def test_what_waits_for_a_larger_slot_times_out_in_these_words():
+    assert decide(AWAITING, DeadlinePassed(60)).deployment.reason == "no larger slot got free within 60 s"
+
+
+def test_superseded_says_the_commit_where_it_is_known():
+    assert decide(QUEUED, Superseded(4, "0123456789abcdef")).deployment.reason == "superseded by #4 (0123456789)"

@@ -9,20 +9,21 @@ from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 
-from shipoff.common.errors import Aborted
+from shipoff.common.errors import Aborted, PreconditionFailed
 from shipoff.common.outbox import Outbox
 from shipoff.common.postgres import Database, Transaction
 from shipoff.common.streams import DEPLOYMENT_PROGRESS
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.orchestrator import domain, messages
-from shipoff.orchestrator.adapters import putting_back, rows
+from shipoff.orchestrator.adapters import admission, putting_back, rows
 from shipoff.orchestrator.adapters.rows import COLUMNS
+from shipoff.orchestrator.admission import Queue, QueueEntry, Terms, Turns, is_waiting
 from shipoff.orchestrator.domain import (
+    TERMINAL,
     Deployment,
     Instruction,
     NewDeployment,
-    QueueEntry,
     Record,
     Reserved,
     Resources,
@@ -30,9 +31,12 @@ from shipoff.orchestrator.domain import (
     State,
     Step,
     Task,
+    Used,
 )
 
-_WAITING_SEEN = 500
+# Beyond the build's own time limit: fetching a builder, and the way of its last message; likewise for what is started.
+_BUILD_SLACK_S = 60.0
+_READY_SLACK_S = 30.0
 
 
 def _sql(text: str) -> sa.TextClause:
@@ -46,13 +50,17 @@ _NUMBER = _sql(
 _KNOWN = _sql("SELECT 1 FROM deployments WHERE id = :id")
 _INSERT = _sql(
     "INSERT INTO deployments (id, project_id, project_name, team_id, environment, number, accepted_at, state, request, branch,"
-    " commit, commit_message, trigger, requested_by, origin_id, artifact, artifact_key, plan, static, deadline_at)"
+    " commit, commit_message, trigger, requested_by, origin_id, artifact, artifact_key, plan, static, reason,"
+    " queued_limit_s, building_limit_s, provisioning_limit_s, deadline_at)"
     " VALUES (:id, :project_id, :project_name, :team_id, :environment, :number, :accepted_at, 'queued', :request, :branch,"
-    " :commit, :commit_message, :trigger, :requested_by, :origin_id, :artifact, :artifact_key, :plan, :static,"
-    f" clock_timestamp() + make_interval(secs => :limit_s)) ON CONFLICT (id) DO NOTHING RETURNING {COLUMNS}"
+    " :commit, :commit_message, :trigger, :requested_by, :origin_id, :artifact, :artifact_key, :plan, :static, :reason,"
+    " :queued_limit_s, :building_limit_s, :provisioning_limit_s,"
+    f" clock_timestamp() + make_interval(secs => :queued_limit_s)) ON CONFLICT (id) DO NOTHING RETURNING {COLUMNS}"
 )
 _BY_ID = f"SELECT {COLUMNS} FROM deployments WHERE id = :id"
 _LOCKED = _sql(f"{_BY_ID} FOR UPDATE")
+# For whoever holds the budget: others lock deployments before it, and are not waited for.
+_LOCKED_NOW = _sql(f"{_BY_ID} FOR UPDATE SKIP LOCKED")
 _PLACE = f"SELECT {COLUMNS} FROM deployments WHERE project_id = :project_id AND environment = :environment"
 _PRODUCTION = f"{_PLACE} AND state = 'production'"
 _OLDER = _sql(
@@ -70,9 +78,12 @@ _OF_PROJECT = _sql(
 _SAVE = _sql(
     "UPDATE deployments SET state = :state, version = :version, attempt = :attempt, static = :static, artifact = :artifact,"
     " artifact_key = :artifact_key, plan = :plan, commit = :commit, reason = :reason, broke = :broke, revision = :revision,"
+    " slot_cpu_millis = :slot_cpu, slot_memory_bytes = :slot_memory, out_of_memory = :out_of_memory,"
+    " awaits_slot = :awaits_slot, replicas = :replicas, slot_at = CASE WHEN :slotted THEN clock_timestamp() ELSE slot_at END,"
     " endpoints = CAST(:endpoints AS jsonb), changed_at = clock_timestamp(), checked_at = clock_timestamp(),"
-    " deadline_at = CASE WHEN CAST(:limit_s AS double precision) IS NULL THEN deadline_at"
-    "  WHEN :limit_s = 0 THEN NULL ELSE clock_timestamp() + make_interval(secs => :limit_s) END"
+    " deadline_at = CASE WHEN NOT :moved THEN deadline_at ELSE clock_timestamp() + make_interval(secs => CASE"
+    "  WHEN :state = 'queued' OR :awaits_slot THEN queued_limit_s WHEN :state = 'building' THEN building_limit_s"
+    "  WHEN :state = 'provisioning' THEN provisioning_limit_s END) END"
     " WHERE id = :id AND version = :was"
 )
 _TRANSITION = _sql(
@@ -87,25 +98,9 @@ _INSTRUCT = _sql(
     "  WHERE deployment_id = :id AND instruction = :instruction AND attempt = :attempt AND lease_until IS NULL)"
 )
 _FINISH = _sql("DELETE FROM instructions WHERE id = :id AND lease_token = :token")
-_RESERVE = _sql(
-    "WITH held AS (INSERT INTO reservations (deployment_id, cpu_millis, memory_bytes) VALUES (:id, :cpu, :memory))"
-    " UPDATE budget SET cpu_millis_reserved = cpu_millis_reserved + :cpu,"
-    " memory_bytes_reserved = memory_bytes_reserved + :memory"
-)
-_RELEASE = _sql(
-    "WITH freed AS (DELETE FROM reservations WHERE deployment_id = :id RETURNING cpu_millis, memory_bytes)"
-    " UPDATE budget SET cpu_millis_reserved = cpu_millis_reserved - freed.cpu_millis,"
-    " memory_bytes_reserved = memory_bytes_reserved - freed.memory_bytes FROM freed"
-)
-_BUDGET = "SELECT cpu_millis, memory_bytes, cpu_millis_reserved, memory_bytes_reserved FROM budget"
 _SET_BUDGET = _sql(
     "UPDATE budget SET cpu_millis = GREATEST(:cpu, cpu_millis_reserved),"
     " memory_bytes = GREATEST(:memory, memory_bytes_reserved) WHERE (cpu_millis, memory_bytes) <> (:cpu, :memory)"
-)
-_QUEUED = (
-    f"SELECT {COLUMNS}, count(*) FILTER (WHERE state = 'building') OVER (PARTITION BY team_id) AS team_running,"
-    " count(*) FILTER (WHERE state = 'building') OVER (PARTITION BY project_id, environment) AS busy"
-    " FROM deployments WHERE state IN ('queued', 'building') ORDER BY accepted_at, id"
 )
 _FENCE = _sql(
     "INSERT INTO environments (project_id, environment, floor, generation) VALUES (:project_id, :environment, :floor, 1)"
@@ -129,12 +124,14 @@ _PUT_OFF = _sql(
     " WHERE id = :id AND lease_token = :token"
 )
 _OVERDUE = _sql(
-    "SELECT id, extract(epoch FROM deadline_at - changed_at)::float AS limit_s FROM deployments"
+    "SELECT id, CASE WHEN state = 'queued' OR awaits_slot THEN queued_limit_s WHEN state = 'building' THEN building_limit_s"
+    " ELSE provisioning_limit_s END AS limit_s FROM deployments"
     " WHERE state IN ('queued', 'building', 'provisioning') AND deadline_at < clock_timestamp() LIMIT 100"
 )
 _UNCHECKED = _sql(
     "UPDATE deployments SET checked_at = clock_timestamp() WHERE id IN (SELECT id FROM deployments"
-    "  WHERE state IN ('building', 'provisioning') AND checked_at < clock_timestamp() - make_interval(secs => :idle_s)"
+    "  WHERE state IN ('building', 'provisioning') AND NOT awaits_slot"
+    "  AND checked_at < clock_timestamp() - make_interval(secs => :idle_s)"
     f"  ORDER BY checked_at LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING {COLUMNS}"
 )
 _EXPIRE = _sql(
@@ -148,7 +145,7 @@ _STILL_USED = _sql("SELECT 1 FROM deployments WHERE artifact_key = :key AND NOT 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a state may last, in seconds."""
+    """How long a state may last, in seconds, where the project says nothing."""
 
     queued_s: float
     building_s: float
@@ -156,10 +153,15 @@ class Limits:
     # Not a limit: how long a release has to serve until it counts as well.
     bake_s: float
 
-    def of(self, state: State) -> float:
-        """Zero: it may rest there."""
-        limits = {State.QUEUED: self.queued_s, State.BUILDING: self.building_s, State.PROVISIONING: self.provisioning_s}
-        return limits.get(state, 0)
+    def of(self, request: bytes) -> dict[str, float]:
+        """By the state's column, with what the project says."""
+        configuration = events_pb2.DeploymentRequested.FromString(request).configuration
+        build_s, ready_s = configuration.build.timeout_s, configuration.run.ready_timeout_s
+        return {
+            "queued_limit_s": float(configuration.build.queue_timeout_s or self.queued_s),
+            "building_limit_s": float(build_s or self.building_s) + _BUILD_SLACK_S,
+            "provisioning_limit_s": max(self.provisioning_s, ready_s + _READY_SLACK_S) if ready_s else self.provisioning_s,
+        }
 
 
 def _artifact_key(artifact: bytes) -> str:
@@ -169,9 +171,10 @@ def _artifact_key(artifact: bytes) -> str:
 class PostgresWork:
     """One transaction."""
 
-    def __init__(self, tx: Transaction, outbox: Outbox, *, limits: Limits, changed: Callable[[], None]) -> None:
+    def __init__(self, tx: Transaction, outbox: Outbox, *, terms: Terms, limits: Limits, changed: Callable[[], None]) -> None:
         self._tx = tx
         self._outbox = outbox
+        self._terms = terms
         self._limits = limits
         self._changed = changed
 
@@ -183,8 +186,8 @@ class PostgresWork:
             "number": number,
             "origin_id": new.origin_id or None,
             "artifact_key": _artifact_key(new.artifact),
-            "limit_s": self._limits.queued_s,
         }
+        values |= self._limits.of(new.request)
         row = await self._tx.one_or_none(_INSERT, values)
         if row is None:
             # Another process was told of it at the same moment; its number is passed over.
@@ -228,15 +231,22 @@ class PostgresWork:
 
     async def save(self, before: Deployment, after: Deployment, *, actor: str) -> None:
         moved = before.state is not after.state
+        # It lasts for as long as that of a state, whether it is one or waits for a larger slot.
+        phase = moved or before.awaits_slot is not after.awaits_slot
         changed = asdict(after) | {
+            "slot_cpu": after.slot.cpu_millis,
+            "slot_memory": after.slot.memory_bytes,
+            "slotted": phase and after.state is State.BUILDING,
+            "moved": phase,
             "artifact_key": _artifact_key(after.artifact),
             "endpoints": json.dumps([asdict(endpoint) for endpoint in after.endpoints]),
-            "limit_s": float(self._limits.of(after.state)) if moved else None,
             "was": before.version,
         }
         if not await self._tx.execute(_SAVE, changed):
             raise Aborted(f"deployment {after.id} was changed by somebody else")
         self._tx.after_commit(self._changed)
+        if after.state in TERMINAL or (after.awaits_slot and not before.awaits_slot):
+            await self._tx.execute(admission.RELEASE, {"id": after.id})
         if moved:
             await self._record(before, after, actor)
         elif after.attempt > before.attempt:
@@ -245,10 +255,10 @@ class PostgresWork:
     async def _record(self, before: Deployment, after: Deployment, actor: str) -> None:
         values = {"from_state": before.state, "to_state": after.state, "reason": after.reason, "actor": actor}
         await self._tx.execute(_TRANSITION, {"id": after.id, "version": after.version} | values)
-        if before.state is State.BUILDING:
-            await self._tx.execute(_RELEASE, {"id": after.id})
         row = await self._tx.one_or_none(_sql(_BY_ID), {"id": after.id})
         assert row is not None
+        if before.state is State.BUILDING and after.state is State.PROVISIONING:
+            await admission.swap(self._tx, after.id, admission.app_needs(rows.record(row), self._terms))
         await self._outbox.emit(
             self._tx, DEPLOYMENT_PROGRESS, messages.state_changed(rows.record(row), before), tenant_id=after.team_id
         )
@@ -262,17 +272,43 @@ class PostgresWork:
         if not await self._tx.execute(_FINISH, {"id": task.id, "token": task.token}):
             raise Aborted(f"instruction {task.id} is held by somebody else")
 
+    async def locked_now(self, deployment_id: str) -> Deployment | None:
+        row = await self._tx.one_or_none(_LOCKED_NOW, {"id": deployment_id})
+        return rows.deployment(row) if row else None
+
     async def reserve(self, deployment: Deployment, needs: Resources) -> None:
-        await self._tx.execute(_RESERVE, {"id": deployment.id, "cpu": needs.cpu_millis, "memory": needs.memory_bytes})
+        await admission.reserve(self._tx, deployment.id, needs)
+
+    async def resize(self, deployment: Deployment, replicas: int) -> None:
+        row = await self._tx.one_or_none(_sql(_BY_ID), {"id": deployment.id})
+        assert row is not None
+        needs = admission.app_needs(rows.record(row), self._terms, replicas=replicas)
+        reserved = await admission.budget(self._tx, lock=True)
+        held = await admission.held_by(self._tx, deployment.id)
+        if not needs.within(held.plus(reserved.free).maximum(held)):
+            raise PreconditionFailed(
+                f"there is no room for {replicas} instances: they need {needs}, of which {held} are reserved already, and"
+                f" {reserved.free} are free",
+                field="replicas",
+                remedy="scale something else down, or lower run.memory_bytes or run.cpu_millis",
+            )
+        await self._tx.execute(admission.RELEASE, {"id": deployment.id})
+        await admission.reserve(self._tx, deployment.id, needs)
 
     async def lock_admission(self) -> Reserved:
-        row = await self._tx.one_or_none(_sql(f"{_BUDGET} FOR UPDATE"))
-        assert row is not None
-        return _reserved(row)
+        return await admission.budget(self._tx, lock=True)
 
     async def waiting(self) -> Sequence[QueueEntry]:
-        entries = [_entry(row) for row in await self._tx.all(_sql(f"{_QUEUED} LIMIT {_WAITING_SEEN}"))]
-        return [entry for entry in entries if entry.deployment.state is State.QUEUED and not entry.deployment.artifact]
+        return [entry for _, entry in await admission.entries(self._tx, self._terms) if is_waiting(entry)]
+
+    async def turns(self, team_ids: Sequence[str]) -> Turns:
+        return await admission.turns(self._tx, team_ids)
+
+    async def take_turn(self, now: Turns, team_id: str) -> None:
+        await admission.take_turn(self._tx, now, team_id)
+
+    async def record_usage(self, deployment: Deployment, used: Used, *, succeeded: bool) -> None:
+        await admission.record_usage(self._tx, deployment, used, succeeded=succeeded)
 
     async def next_fence(self, deployment: Deployment, *, call_off: bool = False) -> int:
         values = _place(deployment) | {"floor": deployment.number if call_off else 0}
@@ -290,29 +326,21 @@ def _place(deployment: Deployment) -> dict[str, object]:
     }
 
 
-def _reserved(row: sa.RowMapping) -> Reserved:
-    return Reserved(
-        Resources(row["cpu_millis"], row["memory_bytes"]),
-        Resources(row["cpu_millis_reserved"], row["memory_bytes_reserved"]),
-    )
-
-
-def _entry(row: sa.RowMapping) -> QueueEntry:
-    return QueueEntry(rows.deployment(row), Resources(0, 0), team_running=row["team_running"], environment_busy=row["busy"] > 0)
-
-
 class PostgresStore:
     """The stored deployments. `changed` is called after every commit that changed one."""
 
-    def __init__(self, database: Database, outbox: Outbox, *, limits: Limits, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, database: Database, outbox: Outbox, *, terms: Terms, limits: Limits, changed: Callable[[], None]
+    ) -> None:
         self._database = database
         self._outbox = outbox
+        self._terms = terms
         self._limits = limits
         self._changed = changed
 
     def work(self, tx: Transaction) -> PostgresWork:
         """The stored deployments within somebody else's transaction: a consumer's."""
-        return PostgresWork(tx, self._outbox, limits=self._limits, changed=self._changed)
+        return PostgresWork(tx, self._outbox, terms=self._terms, limits=self._limits, changed=self._changed)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[PostgresWork]:
@@ -353,12 +381,13 @@ class PostgresStore:
         row = await self._database.one_or_none(_sql(_PRODUCTION), {"project_id": project_id, "environment": environment})
         return rows.record(row) if row else None
 
-    async def queue(self) -> tuple[Sequence[tuple[Record, QueueEntry]], Reserved]:
+    async def queue(self) -> Queue:
         async with self._database.transaction() as tx:
-            entries = [(rows.record(row), _entry(row)) for row in await tx.all(_sql(_QUEUED))]
-            budget = await tx.one_or_none(_sql(_BUDGET))
-        assert budget is not None
-        return entries, _reserved(budget)
+            found = await admission.entries(tx, self._terms)
+            budget = await admission.budget(tx, lock=False)
+            turns = await admission.turns(tx, sorted({entry.deployment.team_id for _, entry in found}))
+            now = await tx.scalar(_sql("SELECT clock_timestamp()"))
+        return Queue({record.deployment.id: record for record, _ in found}, [entry for _, entry in found], budget, turns, now)
 
     async def claim(self, *, limit: int, lease_s: float) -> Sequence[Task]:
         async with self._database.transaction() as tx:

@@ -7,12 +7,12 @@ from typing import Any
 
 from shipoff.common.postgres import Row
 from shipoff.contracts.types.v1 import types_pb2
-from shipoff.orchestrator.domain import Deployment, Endpoint, Record, Retry, State, Step
+from shipoff.orchestrator.domain import Deployment, Endpoint, Record, Resources, Retry, State, Step
 
 COLUMNS = (
     "id, number, accepted_at, project_id, project_name, team_id, environment, state, version, attempt, static, artifact,"
     " plan, commit, reason, revision, endpoints, request, branch, commit_message, trigger, requested_by, origin_id,"
-    " artifact_expired, broke, created_at, changed_at"
+    " artifact_expired, broke, created_at, changed_at, slot_cpu_millis, slot_memory_bytes, out_of_memory, awaits_slot, replicas"
 )
 
 
@@ -37,6 +37,11 @@ def deployment(row: Row) -> Deployment:
         endpoints=endpoints(row["endpoints"]),
         automatic=row["trigger"] == types_pb2.TRIGGER_AUTOMATIC_ROLLBACK,
         broke=row["broke"],
+        project_name=row["project_name"],
+        slot=Resources(row["slot_cpu_millis"], row["slot_memory_bytes"]),
+        out_of_memory=row["out_of_memory"],
+        awaits_slot=row["awaits_slot"],
+        replicas=row["replicas"],
     )
 
 

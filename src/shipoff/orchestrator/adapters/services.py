@@ -35,7 +35,9 @@ class Services:
                 source=request.source,
                 configuration=request.configuration,
                 limits=types_pb2.Resources(cpu_millis=limits.cpu_millis, memory_bytes=limits.memory_bytes),
-                timeout_s=timeout_s,
+                timeout_s=request.configuration.build.timeout_s or timeout_s,
+                # Why it is built again, where it is.
+                notice=record.deployment.reason,
             )
         )
 
@@ -49,6 +51,9 @@ class Services:
 
     async def apply_workload(self, record: Record) -> None:
         await self.runtime.ApplyWorkload(runtime_pb2.ApplyWorkloadRequest(workload=_workload(record)))
+
+    async def scale_workload(self, deployment_id: str, replicas: int) -> None:
+        await self.runtime.ScaleWorkload(runtime_pb2.ScaleWorkloadRequest(deployment_id=deployment_id, replicas=replicas))
 
     async def stop_workload(self, deployment_id: str) -> None:
         await self.runtime.StopWorkload(runtime_pb2.StopWorkloadRequest(deployment_id=deployment_id))
@@ -92,15 +97,16 @@ def _workload(record: Record) -> runtime_pb2.Workload:
         artifact=types_pb2.Artifact.FromString(record.deployment.artifact),
         processes=plan.processes,
         app_root=plan.app_root,
-        configuration=_with_health_path(request.configuration, plan),
+        configuration=_merged(request.configuration, plan, record.deployment.replicas),
     )
 
 
-def _with_health_path(configuration: types_pb2.Configuration, plan: types_pb2.Plan) -> types_pb2.Configuration:
-    """What the project says about its health path goes before what the plan found."""
+def _merged(configuration: types_pb2.Configuration, plan: types_pb2.Plan, replicas: int) -> types_pb2.Configuration:
+    """What the project says about its health path goes before what the plan found; what it was scaled to before both."""
     merged = types_pb2.Configuration()
     merged.CopyFrom(configuration)
     merged.run.health_path = configuration.run.health_path or plan.health_path
+    merged.run.replicas = replicas or configuration.run.replicas
     return merged
 
 

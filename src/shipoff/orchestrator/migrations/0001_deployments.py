@@ -40,6 +40,18 @@ DDL = [
         changed_at timestamptz NOT NULL DEFAULT now(),
         deadline_at timestamptz,
         checked_at timestamptz NOT NULL DEFAULT now(),
+        -- How long each state may last, in seconds.
+        queued_limit_s double precision NOT NULL,
+        building_limit_s double precision NOT NULL,
+        provisioning_limit_s double precision NOT NULL,
+        -- What its build may use; which step ran out of that; it waits for more.
+        slot_cpu_millis integer NOT NULL DEFAULT 0,
+        slot_memory_bytes bigint NOT NULL DEFAULT 0,
+        out_of_memory text NOT NULL DEFAULT '',
+        awaits_slot boolean NOT NULL DEFAULT false CHECK (NOT awaits_slot OR state = 'building'),
+        -- Since when its build has its slot.
+        slot_at timestamptz,
+        replicas integer NOT NULL DEFAULT 0,
         UNIQUE (project_id, number),
         -- Serving or being put up without an artifact cannot be.
         CHECK (state NOT IN ('provisioning', 'production') OR artifact <> '')
@@ -107,6 +119,23 @@ DDL = [
         cpu_millis integer NOT NULL,
         memory_bytes bigint NOT NULL
     )""",
+    # What the last builds of each project used at their peak.
+    """CREATE TABLE build_usage (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        deployment_id uuid NOT NULL REFERENCES deployments (id),
+        attempt bigint NOT NULL,
+        project_id uuid NOT NULL,
+        succeeded boolean NOT NULL,
+        cpu_millis integer NOT NULL,
+        memory_bytes bigint NOT NULL,
+        wall_s double precision NOT NULL,
+        UNIQUE (deployment_id, attempt)
+    )""",
+    "CREATE INDEX build_usage_of ON build_usage (project_id, id DESC)",
+    # Whose turn it is: see admission.py.
+    "CREATE TABLE turns (team_id uuid PRIMARY KEY, passed double precision NOT NULL)",
+    "CREATE TABLE turn_clock (one boolean PRIMARY KEY DEFAULT true CHECK (one), passed double precision NOT NULL DEFAULT 0)",
+    "INSERT INTO turn_clock DEFAULT VALUES",
 ]
 
 

@@ -52,11 +52,14 @@ class StartBuildRequest(message.Message):
     CONFIGURATION_FIELD_NUMBER: builtins.int
     LIMITS_FIELD_NUMBER: builtins.int
     TIMEOUT_S_FIELD_NUMBER: builtins.int
+    NOTICE_FIELD_NUMBER: builtins.int
     deployment_id: builtins.str
     attempt: builtins.int
     project_id: builtins.str
     team_id: builtins.str
     timeout_s: builtins.int
+    notice: builtins.str
+    """What the log shall say first, e.g. that this is another attempt, and why."""
     @builtins.property
     def source(self) -> types_pb2.Source: ...
     @builtins.property
@@ -76,10 +79,11 @@ class StartBuildRequest(message.Message):
         configuration: types_pb2.Configuration | None = ...,
         limits: types_pb2.Resources | None = ...,
         timeout_s: builtins.int = ...,
+        notice: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["configuration", b"configuration", "limits", b"limits", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "configuration", b"configuration", "deployment_id", b"deployment_id", "limits", b"limits", "project_id", b"project_id", "source", b"source", "team_id", b"team_id", "timeout_s", b"timeout_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "configuration", b"configuration", "deployment_id", b"deployment_id", "limits", b"limits", "notice", b"notice", "project_id", b"project_id", "source", b"source", "team_id", b"team_id", "timeout_s", b"timeout_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -470,11 +474,13 @@ class Job(message.Message):
     LIMITS_FIELD_NUMBER: builtins.int
     TIMEOUT_S_FIELD_NUMBER: builtins.int
     NEXT_SEQUENCE_FIELD_NUMBER: builtins.int
+    NOTICE_FIELD_NUMBER: builtins.int
     deployment_id: builtins.str
     attempt: builtins.int
     timeout_s: builtins.int
     next_sequence: builtins.int
     """The next log line's sequence: greater than one when the session resumes."""
+    notice: builtins.str
     @builtins.property
     def source(self) -> types_pb2.Source: ...
     @builtins.property
@@ -496,10 +502,11 @@ class Job(message.Message):
         limits: types_pb2.Resources | None = ...,
         timeout_s: builtins.int = ...,
         next_sequence: builtins.int = ...,
+        notice: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["limits", b"limits", "settings", b"settings", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "deployment_id", b"deployment_id", "limits", b"limits", "next_sequence", b"next_sequence", "settings", b"settings", "source", b"source", "timeout_s", b"timeout_s", "variables", b"variables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "deployment_id", b"deployment_id", "limits", b"limits", "next_sequence", b"next_sequence", "notice", b"notice", "settings", b"settings", "source", b"source", "timeout_s", b"timeout_s", "variables", b"variables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -540,6 +540,7 @@ class QueueEntry(message.Message):
     NEEDS_FIELD_NUMBER: builtins.int
     WAITS_FOR_FIELD_NUMBER: builtins.int
     QUEUED_AT_FIELD_NUMBER: builtins.int
+    ESTIMATED_START_FIELD_NUMBER: builtins.int
     deployment_id: builtins.str
     project_id: builtins.str
     project_name: builtins.str
@@ -555,6 +556,10 @@ class QueueEntry(message.Message):
     def needs(self) -> types_pb2.Resources: ...
     @builtins.property
     def queued_at(self) -> timestamp_pb2.Timestamp: ...
+    @builtins.property
+    def estimated_start(self) -> timestamp_pb2.Timestamp:
+        """When it is expected to start, from what builds took so far; absent where nobody can say."""
+
     def __init__(
         self,
         *,
@@ -569,9 +574,48 @@ class QueueEntry(message.Message):
         needs: types_pb2.Resources | None = ...,
         waits_for: builtins.str = ...,
         queued_at: timestamp_pb2.Timestamp | None = ...,
+        estimated_start: timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["needs", b"needs", "queued_at", b"queued_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["estimated_start", b"estimated_start", "needs", b"needs", "queued_at", b"queued_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["deployment_id", b"deployment_id", "environment", b"environment", "needs", b"needs", "number", b"number", "position", b"position", "project_id", b"project_id", "project_name", b"project_name", "queued_at", b"queued_at", "state", b"state", "team_id", b"team_id", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["deployment_id", b"deployment_id", "environment", b"environment", "estimated_start", b"estimated_start", "needs", b"needs", "number", b"number", "position", b"position", "project_id", b"project_id", "project_name", b"project_name", "queued_at", b"queued_at", "state", b"state", "team_id", b"team_id", "waits_for", b"waits_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ScaleDeploymentRequest(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    DEPLOYMENT_ID_FIELD_NUMBER: builtins.int
+    REPLICAS_FIELD_NUMBER: builtins.int
+    deployment_id: builtins.str
+    replicas: builtins.int
+    def __init__(
+        self,
+        *,
+        deployment_id: builtins.str = ...,
+        replicas: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["deployment_id", b"deployment_id", "replicas", b"replicas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ScaleDeploymentResponse(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    SCALED_FIELD_NUMBER: builtins.int
+    scaled: builtins.bool
+    """False for a static site: nothing of it runs."""
+    def __init__(
+        self,
+        *,
+        scaled: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["scaled", b"scaled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

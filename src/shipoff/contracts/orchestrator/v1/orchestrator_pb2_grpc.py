@@ -70,6 +70,11 @@ class DeploymentServiceStub:
                 request_serializer=shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ListQueueRequest.SerializeToString,
                 response_deserializer=shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ListQueueResponse.FromString,
                 _registered_method=True)
+        self.ScaleDeployment = channel.unary_unary(
+                '/shipoff.orchestrator.v1.DeploymentService/ScaleDeployment',
+                request_serializer=shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ScaleDeploymentRequest.SerializeToString,
+                response_deserializer=shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ScaleDeploymentResponse.FromString,
+                _registered_method=True)
 
 
 class DeploymentServiceServicer:
@@ -125,6 +130,13 @@ class DeploymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ScaleDeployment(self, request, context):
+        """Changes how many instances of a deployment in production run. FAILED_PRECONDITION when there is no room for them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeploymentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -162,6 +174,11 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.ListQueue,
                     request_deserializer=shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ListQueueRequest.FromString,
                     response_serializer=shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ListQueueResponse.SerializeToString,
+            ),
+            'ScaleDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScaleDeployment,
+                    request_deserializer=shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ScaleDeploymentRequest.FromString,
+                    response_serializer=shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ScaleDeploymentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -354,6 +371,33 @@ class DeploymentService:
             '/shipoff.orchestrator.v1.DeploymentService/ListQueue',
             shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ListQueueRequest.SerializeToString,
             shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ListQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScaleDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shipoff.orchestrator.v1.DeploymentService/ScaleDeployment',
+            shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ScaleDeploymentRequest.SerializeToString,
+            shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ScaleDeploymentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -31,6 +31,8 @@ class DeploymentServiceStub:
     """The log of one deployment, build and app, from the beginning; follow goes on until it rests."""
     ListQueue: aio.UnaryUnaryMultiCallable[orchestrator_pb2.ListQueueRequest, orchestrator_pb2.ListQueueResponse]
     """What waits and what builds, in the order in which it starts."""
+    ScaleDeployment: aio.UnaryUnaryMultiCallable[orchestrator_pb2.ScaleDeploymentRequest, orchestrator_pb2.ScaleDeploymentResponse]
+    """Changes how many instances of a deployment in production run. FAILED_PRECONDITION when there is no room for them."""
 
 class DeploymentServiceServicer(metaclass=abc_1.ABCMeta):
     """Deployments: their states, the queue and the budget. The only writer of deployment state."""
@@ -91,5 +93,13 @@ class DeploymentServiceServicer(metaclass=abc_1.ABCMeta):
         context: aio.ServicerContext[orchestrator_pb2.ListQueueRequest, abc.Awaitable[orchestrator_pb2.ListQueueResponse]],
     ) -> abc.Awaitable[orchestrator_pb2.ListQueueResponse]:
         """What waits and what builds, in the order in which it starts."""
+
+    @abc_1.abstractmethod
+    def ScaleDeployment(
+        self,
+        request: orchestrator_pb2.ScaleDeploymentRequest,
+        context: aio.ServicerContext[orchestrator_pb2.ScaleDeploymentRequest, abc.Awaitable[orchestrator_pb2.ScaleDeploymentResponse]],
+    ) -> abc.Awaitable[orchestrator_pb2.ScaleDeploymentResponse]:
+        """Changes how many instances of a deployment in production run. FAILED_PRECONDITION when there is no room for them."""
 
 def add_DeploymentServiceServicer_to_server(servicer: DeploymentServiceServicer, server: aio.Server) -> None: ...

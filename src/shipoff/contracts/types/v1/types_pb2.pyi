@@ -299,6 +299,8 @@ class BuildSettings(message.Message):
     PROVIDER_FIELD_NUMBER: builtins.int
     PACKAGE_MANAGER_FIELD_NUMBER: builtins.int
     DOCKERFILE_FIELD_NUMBER: builtins.int
+    TIMEOUT_S_FIELD_NUMBER: builtins.int
+    QUEUE_TIMEOUT_S_FIELD_NUMBER: builtins.int
     root_directory: builtins.str
     install_command: builtins.str
     build_command: builtins.str
@@ -310,6 +312,9 @@ class BuildSettings(message.Message):
     """"npm", "pnpm", "uv", …: decides where lock files of several are there."""
     dockerfile: builtins.str
     """A Dockerfile's path in the app's folder; "off": a Dockerfile is not used."""
+    timeout_s: builtins.int
+    """Seconds a build may take, and a deployment may wait for its turn. Zero: the platform's default."""
+    queue_timeout_s: builtins.int
     def __init__(
         self,
         *,
@@ -321,10 +326,12 @@ class BuildSettings(message.Message):
         provider: builtins.str = ...,
         package_manager: builtins.str = ...,
         dockerfile: builtins.str = ...,
+        timeout_s: builtins.int = ...,
+        queue_timeout_s: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["build_command", b"build_command", "dockerfile", b"dockerfile", "install_command", b"install_command", "output_directory", b"output_directory", "package_manager", b"package_manager", "provider", b"provider", "root_directory", b"root_directory", "start_command", b"start_command"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["build_command", b"build_command", "dockerfile", b"dockerfile", "install_command", b"install_command", "output_directory", b"output_directory", "package_manager", b"package_manager", "provider", b"provider", "queue_timeout_s", b"queue_timeout_s", "root_directory", b"root_directory", "start_command", b"start_command", "timeout_s", b"timeout_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
