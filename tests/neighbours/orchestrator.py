@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -226,8 +226,10 @@ class Rig:
         return route.deployment_id if route else ""
 
 
-async def surrounded(stack: AsyncExitStack, *, redis_url: str, database_url: str, eventually: Callable) -> Rig:
-    """Serves the neighbours at their addresses; the orchestrator itself is the test's to start."""
+async def surrounded(
+    stack: AsyncExitStack, *, redis_url: str, database_url: str, eventually: Callable, without: Collection[str] = ()
+) -> Rig:
+    """Serves the neighbours at their addresses, but for those that are the test's to start, as the orchestrator itself is."""
     streams = await stack.enter_async_context(Streams.open(redis_url))
     database = await stack.enter_async_context(Database.open(database_url))
     builds, workloads, edge = Builds(streams), Workloads(streams), Edge()
@@ -236,6 +238,7 @@ async def surrounded(stack: AsyncExitStack, *, redis_url: str, database_url: str
         "runtime": (runtime_pb2_grpc.add_RuntimeServiceServicer_to_server, workloads),
         "cdn": (cdn_pb2_grpc.add_CdnServiceServicer_to_server, edge),
     }.items():
-        await stack.enter_async_context(serving(address(name), [registration]))
+        if name not in without:
+            await stack.enter_async_context(serving(address(name), [registration]))
     stub = orchestrator_pb2_grpc.DeploymentServiceStub(await stack.enter_async_context(channel(address("orchestrator"))))
     return Rig(stub, streams, database, builds, workloads, edge, eventually)

@@ -37,6 +37,8 @@ def build_settings(message: types_pb2.BuildSettings) -> BuildSettings:
         message.build_command,
         message.start_command,
         message.output_directory,
+        message.timeout_s,
+        message.queue_timeout_s,
     )
 
 

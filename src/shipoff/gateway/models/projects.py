@@ -25,6 +25,8 @@ class BuildIn(Incoming):
     build_command: _Command | None = None
     start_command: _Command | None = None
     output_directory: _Folder | None = None
+    timeout_s: int | None = Field(default=None, ge=0, lt=2**31, description="Of a build; zero is the platform's default.")
+    queue_timeout_s: int | None = Field(default=None, ge=0, lt=2**31, description="Of a wait for a build slot; likewise.")
 
 
 class RunIn(Incoming):
@@ -34,7 +36,7 @@ class RunIn(Incoming):
     cpu_millis: int | None = Field(default=None, ge=0, le=64_000)
     memory_bytes: int | None = Field(default=None, ge=0, lt=2**63)
     health_path: str | None = Field(default=None, max_length=512, pattern=r"^(/[^\s]*)?$")
-    ready_timeout_s: int | None = Field(default=None, ge=0, le=3600)
+    ready_timeout_s: int | None = Field(default=None, ge=0, lt=2**31)
 
 
 class RepositoryIn(Incoming):
@@ -62,6 +64,8 @@ class BuildOut(Outgoing):
     build_command: str
     start_command: str
     output_directory: str
+    timeout_s: int
+    queue_timeout_s: int
 
 
 class RunOut(Outgoing):
