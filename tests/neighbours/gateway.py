@@ -343,6 +343,12 @@ class Deployments(_Recording, orchestrator_pb2_grpc.DeploymentServiceServicer):
             raise PreconditionFailed("it rests already")
         return orchestrator_pb2.CancelDeploymentResponse(deployment=deployment)
 
+    async def ScaleDeployment(self, request: Any, context: Any) -> Any:
+        self.note(request)
+        if request.replicas > 50:
+            raise PreconditionFailed("there is no room for them", field="replicas", remedy="scale something else down")
+        return orchestrator_pb2.ScaleDeploymentResponse(scaled=request.deployment_id in self.world.workloads)
+
     async def ListQueue(self, request: Any, context: Any) -> Any:
         self.note(request)
         return orchestrator_pb2.ListQueueResponse(budget=types_pb2.Resources(cpu_millis=2000, memory_bytes=1 << 30))

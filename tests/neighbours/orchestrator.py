@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -229,8 +229,10 @@ class Rig:
         return route.deployment_id if route else ""
 
 
-async def surrounded(stack: AsyncExitStack, *, redis_url: str, database_url: str, eventually: Callable) -> Rig:
-    """Serves the neighbours at their addresses; the orchestrator itself is the test's to start."""
+async def surrounded(
+    stack: AsyncExitStack, *, redis_url: str, database_url: str, eventually: Callable, without: Collection[str] = ()
+) -> Rig:
+    """Serves the neighbours at their addresses, but for those that are the test's to start, as the orchestrator itself is."""
     streams = await stack.enter_async_context(Streams.open(redis_url))
     database = await stack.enter_async_context(Database.open(database_url))
     builds, workloads, edge = Builds(streams), Workloads(streams), Edge()
@@ -239,7 +241,8 @@ async def surrounded(stack: AsyncExitStack, *, redis_url: str, database_url: str
         "runtime": (runtime_pb2_grpc.add_RuntimeServiceServicer_to_server, workloads),
         "cdn": (cdn_pb2_grpc.add_CdnServiceServicer_to_server, edge),
     }.items():
-        await stack.enter_async_context(serving(address(name), [registration]))
+        if name not in without:
+            await stack.enter_async_context(serving(address(name), [registration]))
     stub = orchestrator_pb2_grpc.DeploymentServiceStub(await stack.enter_async_context(channel(address("orchestrator"))))
     return Rig(stub, streams, database, builds, workloads, edge, eventually)
 
@@ -252,6 +255,9 @@ async def orchestrators(*, redis_url: str, database_url: str, eventually: Callab
         "SHIPOFF_REDIS_URL": redis_url,
         "SHIPOFF_ORCHESTRATOR_LEASE_S": "1",
         "SHIPOFF_ORCHESTRATOR_SWEEP_S": "0.3",
+        # Room for every app of a test; where room is what is tested, it says how much there is.
+        "SHIPOFF_ORCHESTRATOR_BUDGET_CPU_MILLIS": "64000",
+        "SHIPOFF_ORCHESTRATOR_BUDGET_MEMORY_BYTES": str(256 << 30),
     }
     async with AsyncExitStack() as stack:
         patient: Callable = lambda condition: eventually(condition, timeout_s=40)  # noqa: E731 - a name for the default

@@ -111,6 +111,7 @@ class Conversation:
             limits=request.limits,
             timeout_s=request.timeout_s,
             next_sequence=self._stored.log_sequence + 1,
+            notice=request.notice,
         )
 
     async def _variables(self) -> dict[str, str]:

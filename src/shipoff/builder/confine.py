@@ -6,12 +6,14 @@ Linux calls are made through ctypes: prctl(2), setfsuid(2). Elsewhere what the s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import resource
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from shipoff.builder.assignment import Limits
@@ -25,6 +27,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 # Behind the polite priority of the platform itself.
 _NICE = 10
+_OOM_SCORE = "800"
 # Tasks an account may have at once: a backstop that bounds a fork bomb between two samples.
 _TASKS = 4096
 
@@ -45,6 +48,10 @@ def confine(limits: Limits, *, uid: int | None) -> None:
         _limit(resource.RLIMIT_NPROC, _TASKS)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, limits.disk_bytes)
+    if sys.platform == "linux":
+        # Before the platform and the apps, should the machine itself run out of memory (proc_pid_oom_score_adj(5)).
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     os.umask(0o022)
     os.nice(_NICE)
 

@@ -59,6 +59,8 @@ class Built:
 
 async def build(shop: Workshop, job: build_pb2.Job) -> Built:
     """Builds the job's source; the artifact is uploaded. Raises BuildError."""
+    if job.notice:
+        await shop.journal.say(f"▸ {job.notice}")
     await shop.files.run(_prepare, shop.assignment.work_folder)
     commit = await _fetch(shop, job)
     plan = await _plan(shop, job)

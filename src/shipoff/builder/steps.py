@@ -11,7 +11,7 @@ from pathlib import Path
 from shipoff.builder.assignment import MARK, Assignment, BuildError, Kind
 from shipoff.builder.journal import Journal
 from shipoff.builder.programs import Program, Programs
-from shipoff.builder.watch import Watch
+from shipoff.builder.watch import Watch, machine_kills
 from shipoff.contracts.types.v1 import types_pb2
 
 # Which setting of which tool points at the project's cache folder of this name.
@@ -58,6 +58,8 @@ _MOVABLE = {
     # 1980-01-01: the first day a zip file can name.
     "SOURCE_DATE_EPOCH": "315532800",
 }
+# As a shell reports it, and as the kernel does.
+_KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 _REMEDIES = {
     "node": "install Node.js 20 or newer on this machine, where every account can run it",
     "npm": "install Node.js 20 or newer, which brings npm, where every account can run it",
@@ -119,11 +121,14 @@ class Steps:
             shown = shown_command(argv)
             await self._journal.say(f"▸ {step.name}: {shown}")
             self._require(argv[0], step, folder)
+            kills = machine_kills()
             try:
                 code = await self._programs.run(Program(argv, folder, environment))
             except (FileNotFoundError, PermissionError) as error:
                 raise self._failed(step, f"{argv[0]} cannot be run: {error.strerror}") from error
             if code != 0:
+                if code in _KILLED and machine_kills() > kills:
+                    raise self._watch.out_of_memory()
                 raise self._judged(step, shown, code)
 
     def _require(self, name: str, step: types_pb2.PlanStep, folder: Path) -> None:

@@ -36,14 +36,15 @@ class Watch:
         self.memory_bytes = 0
         self.peak_memory_bytes = 0
         self.step = ""
+        self._cpu_s = 0.0
         self._started = time.monotonic()
 
     def usage(self) -> types_pb2.Usage:
         """What the build has used so far, this process included."""
-        times = os.times()
+        self._count_cpu(())
         return types_pb2.Usage(
             peak_memory_bytes=self.peak_memory_bytes,
-            cpu_s=times.user + times.system + times.children_user + times.children_system,
+            cpu_s=self._cpu_s,
             wall_s=time.monotonic() - self._started,
         )
 
@@ -52,6 +53,7 @@ class Watch:
         next_disk = 0.0
         while True:
             processes = self._programs.running()
+            self._count_cpu(processes)
             breach = await self._memory(processes) or self._count(processes)
             if breach is None and time.monotonic() >= next_disk:
                 began = time.monotonic()
@@ -61,6 +63,12 @@ class Watch:
             if breach is not None:
                 return breach
             await asyncio.sleep(_SAMPLE_S)
+
+    def _count_cpu(self, processes: Sequence[psutil.Process]) -> None:
+        """What this process, what was waited for and what lives has used; the rest is known only while it lives."""
+        times = os.times()
+        own_s = times.user + times.system + times.children_user + times.children_system
+        self._cpu_s = max(self._cpu_s, own_s + sum(_cpu_s(process) for process in processes))
 
     async def _memory(self, processes: Sequence[psutil.Process]) -> BuildError | None:
         resident = sum(_resident(process) for process in processes)
@@ -74,7 +82,7 @@ class Watch:
         return BuildError(
             Kind.BUILD_FAILURE_OUT_OF_MEMORY,
             f"{self.step or 'the build'} needed more memory than the {self.memory_limit >> 20} MiB it may use "
-            f"(it had {self.memory_bytes >> 20} MiB): give the build more memory, or have it use less",
+            f"(it had {self.memory_bytes >> 20} MiB) and was killed",
             step=self.step,
         )
 
@@ -98,9 +106,30 @@ class Watch:
             problem = "was stopped because the machine's disk is full: free some room, then deploy again"
         return self.disk_breach(problem) if problem else None
 
+    def out_of_memory(self) -> BuildError:
+        """The kernel killed the build: the machine itself had no memory left."""
+        had = f"it had {self.peak_memory_bytes >> 20} MiB"
+        reason = f"{self.step or 'the build'} was killed because the machine ran out of memory ({had})"
+        return BuildError(Kind.BUILD_FAILURE_OUT_OF_MEMORY, reason, step=self.step)
+
     def disk_breach(self, problem: str) -> BuildError:
         """The build ended for want of room."""
         return BuildError(Kind.BUILD_FAILURE_DISK, f"{self.step or 'the build'} {problem}", step=self.step)
+
+
+def machine_kills() -> int:
+    """How often the kernel has killed something for want of memory (proc(5), /proc/vmstat); zero where it does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    with contextlib.suppress(psutil.Error):
+        return float(sum(process.cpu_times()[:4]))
+    return 0.0
 
 
 def _resident(process: psutil.Process) -> int:

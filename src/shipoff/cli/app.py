@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from shipoff.cli import account, events, hooks, logs, plans, projects, releases, variables
+from shipoff.cli import account, events, hooks, limits, logs, plans, projects, releases, variables
 
 app = typer.Typer(
     name="shipoff",
@@ -32,7 +32,8 @@ app.command("rollback")(releases.rollback)
 app.command("redeploy")(releases.redeploy)
 app.command("promote")(releases.promote)
 app.command("cancel")(releases.cancel)
-app.command("queue")(projects.queue)
+app.command("queue")(limits.queue)
+app.command("settings")(limits.settings)
 app.command("scale")(projects.scale)
 app.command("destroy")(projects.destroy)
 app.add_typer(account.tokens, name="tokens")

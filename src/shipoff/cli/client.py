@@ -108,6 +108,10 @@ class Api:
         """Replaces or merges; safe to repeat."""
         return self._call("PUT", path, json=dict(body), repeatable=True)
 
+    def patch(self, path: str, body: Mapping[str, Any]) -> Json:
+        """Changes what is given; safe to repeat."""
+        return self._call("PATCH", path, json=dict(body), repeatable=True)
+
     def delete(self, path: str, **parameters: str | None) -> Json:
         """Removes."""
         return self._call("DELETE", path, params={name: value for name, value in parameters.items() if value is not None})

@@ -1,4 +1,4 @@
-"""The verbs about projects: init, list, status, open, scale, queue, destroy."""
+"""The verbs about projects: init, list, status, open, scale, destroy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from shipoff.cli import names
 from shipoff.cli.errors import ExitCode, Failure, Missing, UsageFailure
-from shipoff.cli.output import Output, ago, size
+from shipoff.cli.output import Output, ago
 from shipoff.cli.releases import ensure_project, find_deployment
 from shipoff.cli.verb import PRODUCTION, EnvironmentOption, JsonOption, ProjectOption, here, project_path, signed_in, verb
 
@@ -177,35 +177,6 @@ def scale(
         answer = api.post(f"{project_path(name)}/scale", {"environment": environment, "replicas": replicas})
     output.data(answer)
     output.say(f"{name} · {environment}: {replicas} {'instance' if replicas == 1 else 'instances'} wanted")
-
-
-@verb
-def queue(as_json: JsonOption = False) -> None:
-    """Show what waits and what builds, and what each waits for."""
-    output = Output(as_json=as_json)
-    with signed_in() as api:
-        found = api.get("/v1/queue")
-    output.data(found)
-    if not found["entries"]:
-        output.say("Nothing waits and nothing builds.")
-        return
-    rows = [
-        (
-            str(entry["position"] or "-"),
-            f"{entry['project_name']} #{entry['number']}",
-            entry["environment"],
-            entry["state"],
-            ago(entry["queued_at"]),
-            entry.get("waits_for") or "",
-        )
-        for entry in found["entries"]
-    ]
-    output.table(("POSITION", "DEPLOYMENT", "ENVIRONMENT", "STATE", "SINCE", "WAITS FOR"), rows)
-    budget, reserved = found["budget"], found["reserved"]
-    output.say(
-        f"Reserved: {reserved['cpu_millis']} of {budget['cpu_millis']} millicores, "
-        f"{size(reserved['memory_bytes'])} of {size(budget['memory_bytes'])}"
-    )
 
 
 @verb

@@ -207,13 +207,18 @@ def forecast(
             now_s, ended = max(now_s, ends[0][0]), ends.pop(0)[1]
             free = free.plus(ended.held.minus(ended.app.clamped(ended.held)))
             holders.append(ended)
-        known = entry.needs.within(free)
+        known = entry.needs.within(free) or (not ends and _shrinks(entry) and entry.app.within(free))
         answers.append(Forecast(now_s if known else None, lacking, tuple(holders), previous))
         free = free.minus(entry.needs.clamped(free))
         if not entry.deployment.artifact:
             ends = sorted([*ends, (now_s + _usual_s(entry, usual_s), _holding(entry))], key=lambda end: end[0])
         previous = entry
     return answers
+
+
+def _shrinks(entry: QueueEntry) -> bool:
+    """Nothing is known of what its build needs: it takes what apps leave."""
+    return not (entry.deployment.artifact or entry.deployment.awaits_slot or entry.measured.peak.memory_bytes)
 
 
 def _place(entry: QueueEntry) -> tuple[str, str]:

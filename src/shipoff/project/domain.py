@@ -63,6 +63,9 @@ class BuildSettings:
     package_manager: str = ""
     # A path; "off": a Dockerfile is not used.
     dockerfile: str = ""
+    # Zero: the platform's default.
+    timeout_s: int = 0
+    queue_timeout_s: int = 0
 
 
 @dataclass(frozen=True)
@@ -283,6 +286,30 @@ def check_run(run: RunSettings) -> RunSettings:
     if any(map(_is_control, run.health_path)):
         raise InvalidInput("run.health_path contains control characters", field="run.health_path")
     return run
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """The longest that a project may have a deployment wait, build and take to become ready, in seconds."""
+
+    queue_s: int = 86_400
+    build_s: int = 7200
+    ready_s: int = 3600
+
+
+def check_deadlines(build: BuildSettings, run: RunSettings, most: Deadlines) -> None:
+    """Raises InvalidInput for the first time limit that is beyond the platform's."""
+    for name, value, limit_s in (
+        ("build.queue_timeout_s", build.queue_timeout_s, most.queue_s),
+        ("build.timeout_s", build.timeout_s, most.build_s),
+        ("run.ready_timeout_s", run.ready_timeout_s, most.ready_s),
+    ):
+        if value > limit_s:
+            raise InvalidInput(
+                f"{name} is {value}, and this platform allows {limit_s} s at most",
+                field=name,
+                remedy=f"choose at most {limit_s}, or 0 for the platform's default",
+            )
 
 
 def next_versions(known: Iterable[Variable], names: Iterable[str]) -> dict[str, int]:

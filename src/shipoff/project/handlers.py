@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from shipoff.common.errors import AlreadyExists, InvalidInput, NotFound
 from shipoff.common.ids import new_id
@@ -14,11 +14,13 @@ from shipoff.project.domain import (
     PRODUCTION,
     BuildSettings,
     Configuration,
+    Deadlines,
     Project,
     Repository,
     RunSettings,
     Variable,
     check_build,
+    check_deadlines,
     check_project_name,
     check_run,
     check_variable_name,
@@ -41,6 +43,8 @@ class Rules:
     base_domain: str = "localhost"
     # Hosts with private addresses that repositories may be cloned from.
     allowed_hosts: tuple[str, ...] = ()
+    # How long a project may have things take.
+    deadlines: Deadlines = field(default_factory=Deadlines)
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,7 @@ class Projects:
         return after
 
     def _changed(self, project: Project, changes: Changes) -> Project:
+        check_deadlines(changes.build or project.build, changes.run or project.run, self.rules.deadlines)
         return replace(
             project,
             build=check_build(changes.build) if changes.build else project.build,

@@ -16,6 +16,7 @@ from shipoff.common.streams import DEPLOYMENT_QUEUE, Streams
 from shipoff.contracts.project.v1 import project_pb2_grpc
 from shipoff.project.accepting import Deployments, Uploads
 from shipoff.project.adapters.postgres import PostgresStore
+from shipoff.project.domain import Deadlines
 from shipoff.project.handlers import Projects, Rules
 from shipoff.project.reconciler import sweep_archives
 from shipoff.project.server import ProjectServer
@@ -36,7 +37,8 @@ async def running(settings: ProjectSettings | None = None) -> AsyncIterator[None
         objects = await stack.enter_async_context(ObjectStore.open(settings.objects_url))
         outbox = Outbox(database, streams, producing=[DEPLOYMENT_QUEUE])
         store = PostgresStore(database, outbox)
-        rules = Rules(settings.base_domain, settings.allowed_hosts)
+        deadlines = Deadlines(settings.most_queue_timeout_s, settings.most_build_timeout_s, settings.most_ready_timeout_s)
+        rules = Rules(settings.base_domain, settings.allowed_hosts, deadlines)
         servicer = ProjectServer(
             Projects(store, sealer, rules),
             Uploads(store, objects, most_bytes=settings.max_source_bytes),

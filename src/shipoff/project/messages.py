@@ -40,6 +40,8 @@ def build_settings(message: types_pb2.BuildSettings) -> BuildSettings:
         message.provider,
         message.package_manager,
         message.dockerfile,
+        message.timeout_s,
+        message.queue_timeout_s,
     )
 
 

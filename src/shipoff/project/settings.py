@@ -24,6 +24,10 @@ class ProjectSettings(ServiceSettings):
     allow_hosts: str = Field(default="", validation_alias="SHIPOFF_BUILD_ALLOW_HOSTS")
     # The largest archive that is taken.
     max_source_bytes: int = Field(default=512 << 20, gt=0)
+    # The longest that a project may choose for its time limits, in seconds.
+    most_queue_timeout_s: int = Field(default=86_400, gt=0)
+    most_build_timeout_s: int = Field(default=7200, gt=0, le=7200)
+    most_ready_timeout_s: int = Field(default=3600, gt=0)
     # How long an uploaded archive is kept after it was last used.
     source_kept_days: int = Field(default=14, ge=2)
     # Connections to the database.

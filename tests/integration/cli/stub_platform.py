@@ -214,7 +214,14 @@ class Interface:
         if request.method == "DELETE":
             del self.platform.projects[found["name"]]
             return Response(status_code=204)
-        return JSONResponse(found)
+        zero = {"timeout_s": 0, "queue_timeout_s": 0}
+        settings = {"build": zero, "run": {"replicas": 0, "memory_bytes": 0, "cpu_millis": 0, "ready_timeout_s": 0}}
+        if request.method == "PATCH":
+            given = await self._body(request)
+            if given.get("build", {}).get("timeout_s", 0) > 7200:
+                return problem(400, "build.timeout_s is too long", field="build.timeout_s", remedy="choose at most 7200")
+            settings = {name: {**values, **given.get(name, {})} for name, values in settings.items()}
+        return JSONResponse({**found, **settings})
 
     async def source(self, request: Request) -> Response:
         assert request.headers["content-type"] == "application/gzip"
@@ -397,7 +404,7 @@ class Interface:
             Route("/v1/tokens", self.tokens, methods=both),
             Route("/v1/teams/t/members", self.members),
             Route("/v1/projects", self.projects, methods=both),
-            Route(project, self.project, methods=["GET", "DELETE"]),
+            Route(project, self.project, methods=["GET", "PATCH", "DELETE"]),
             Route(f"{project}/sources", self.source, methods=["POST"]),
             Route(f"{project}/deployments", self.project_deployments, methods=both),
             Route(f"{project}/status", self.status),

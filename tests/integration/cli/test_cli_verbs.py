@@ -421,6 +421,16 @@ def test_scale_queue_hooks_tokens_members(platform: Platform) -> None:
     assert "ann@example.com" in run("members", "list").stdout
 
 
+def test_settings_are_shown_and_changed_and_refused_with_the_remedy(platform: Platform) -> None:
+    platform.add_project("my-app")
+    assert "default" in run("settings").stdout
+    changed = run("settings", "--build-timeout", "20m", "--memory", "512M")
+    assert platform.bodies[-1][2] == {"build": {"timeout_s": 1200}, "run": {"memory_bytes": 512 << 20}}
+    assert "20 min" in changed.stdout
+    assert "choose at most 7200" in run("settings", "--build-timeout", "3h", code=1).stderr
+    assert "20m" in run("settings", "--queue-timeout", "soon", code=2).stderr
+
+
 def dead_event(number: int) -> dict[str, object]:
     return {
         "id": f"logs.ingest:{number}-0",

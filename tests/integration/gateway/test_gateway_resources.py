@@ -278,8 +278,16 @@ async def test_scaling_keeps_the_other_settings_and_reaches_what_is_live(rig: An
     assert answer.json() == {"environment": "production", "replicas": 3, "deployment_id": live.id}
     run = rig.world.asked("UpdateProject")[0].run
     assert (run.replicas, run.health_path) == (3, "/up")
-    assert rig.world.asked("ScaleWorkload")[0].replicas == 3
+    assert rig.world.asked("ScaleDeployment")[0].replicas == 3
     assert rig.world.audited() == ["project.scale"]
+
+
+async def test_scaling_beyond_the_machine_is_refused_and_changes_no_setting(rig: Any) -> None:
+    live = rig.world.deployment("PRODUCTION")
+    rig.world.workloads.add(live.id)
+    answer = await rig.call("POST", "/v1/projects/shop/scale", token=rig.developer, json={"replicas": 60})
+    assert (answer.status_code, answer.json()["field"]) == (409, "replicas")
+    assert rig.world.asked("UpdateProject") == []
 
 
 async def test_logs_are_read_in_pages(rig: Any) -> None:

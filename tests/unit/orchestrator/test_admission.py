@@ -198,8 +198,12 @@ def test_an_overdue_build_is_expected_to_end_any_moment():
 
 def test_what_becomes_an_app_makes_room_only_for_the_difference():
     stays = building("a1", app=SLOT)
-    (only,) = forecast([entry("b1")], [stays], Resources(0, 0), ceiling=PLENTY, usual_s=30)
+    known = replace(entry("b1"), measured=Measured(SLOT, 9))
+    (only,) = forecast([known], [stays], Resources(0, 0), ceiling=PLENTY, usual_s=30)
     assert only.starts_in_s is None
+    # A first build takes what is left.
+    (first,) = forecast([entry("b1")], [stays], Resources(0, 0), ceiling=PLENTY, usual_s=30)
+    assert first.starts_in_s == 40.0
 
 
 def test_it_says_what_it_waits_for_and_for_whom():

@@ -181,7 +181,8 @@ class QueueEntryOut(Outgoing):
     state: State
     position: int = Field(description="From 1 for what waits; 0 for what builds.")
     needs: ResourcesOut
-    waits_for: str
+    waits_for: str = Field(description="In words; another team's deployments are not named.")
+    estimated_start: datetime | None = Field(description="From what builds took so far; null where nobody can say.")
     queued_at: datetime
 
 
@@ -295,6 +296,7 @@ def queue_out(queue: orchestrator_pb2.ListQueueResponse) -> QueueOut:
             position=entry.position,
             needs=_resources(entry.needs),
             waits_for=entry.waits_for,
+            estimated_start=moment(entry.estimated_start) if entry.HasField("estimated_start") else None,
             queued_at=moment(entry.queued_at),
         )
         for entry in queue.entries

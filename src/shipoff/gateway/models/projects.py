@@ -29,6 +29,8 @@ class BuildIn(Incoming):
     provider: _Word | None = Field(default=None, description="Only this one is considered: node, python, go, …")
     package_manager: _Word | None = Field(default=None, description="Decides between several lock files: npm, pnpm, uv, …")
     dockerfile: _Folder | None = Field(default=None, description="A Dockerfile's path; off: none is used.")
+    timeout_s: int | None = Field(default=None, ge=0, lt=2**31, description="Of a build; zero is the platform's default.")
+    queue_timeout_s: int | None = Field(default=None, ge=0, lt=2**31, description="Of a wait for a build slot; likewise.")
 
 
 class RunIn(Incoming):
@@ -38,7 +40,7 @@ class RunIn(Incoming):
     cpu_millis: int | None = Field(default=None, ge=0, le=64_000)
     memory_bytes: int | None = Field(default=None, ge=0, lt=2**63)
     health_path: str | None = Field(default=None, max_length=512, pattern=r"^(/[^\s]*)?$")
-    ready_timeout_s: int | None = Field(default=None, ge=0, le=3600)
+    ready_timeout_s: int | None = Field(default=None, ge=0, lt=2**31)
     bake_s: int | None = Field(
         default=None, ge=0, le=86_400, description="Seconds within which a release that breaks is replaced by the one before."
     )
@@ -72,6 +74,8 @@ class BuildOut(Outgoing):
     provider: str
     package_manager: str
     dockerfile: str
+    timeout_s: int
+    queue_timeout_s: int
 
 
 class RunOut(Outgoing):

@@ -61,19 +61,16 @@ async def status(project: ViewedProject, gateway: Platform, environment: Environ
 
 @router.post("/v1/projects/{project}/scale")
 async def scale(project: ChangedProject, body: ScaleIn, reach: Reach) -> ScaledOut:
-    """Changes the number of instances: of what is live now, and of the deployments to come."""
+    """Changes the number of instances: of what is live now, and of the deployments to come. 409 where there is no room."""
     clients = reach.gateway.clients
-    run = merged_run(project.run, RunIn(replicas=body.replicas))
-    await clients.project.UpdateProject(project_pb2.UpdateProjectRequest(project_id=project.id, run=run))
     live = await newest(reach.gateway, project.id, body.environment, state=types_pb2.DEPLOYMENT_STATE_PRODUCTION)
     scaled = False
     if live is not None:
-        try:
-            await clients.runtime.ScaleWorkload(runtime_pb2.ScaleWorkloadRequest(deployment_id=live.id, replicas=body.replicas))
-            scaled = True
-        except NotFound:
-            # A static site: nothing of it runs.
-            scaled = False
+        # First: it is refused where there is no room, and then nothing is changed.
+        wanted = orchestrator_pb2.ScaleDeploymentRequest(deployment_id=live.id, replicas=body.replicas)
+        scaled = (await clients.orchestrator.ScaleDeployment(wanted)).scaled
+    run = merged_run(project.run, RunIn(replicas=body.replicas))
+    await clients.project.UpdateProject(project_pb2.UpdateProjectRequest(project_id=project.id, run=run))
     detail = f"{body.environment}: {body.replicas}"
     await audit.record(reach, "project.scale", team_id=project.team_id, object_id=project.id, detail=detail)
     return ScaledOut(
