@@ -297,7 +297,8 @@ class _Course:
 
     def _set_phase(self, complete: bool) -> None:
         broken = [run for run in self.runs.values() if run.crashes and run.state is not InstanceState.READY]
-        if complete or not broken:
+        silent = self.workload.loop_told and self.workload.unready_since > 0
+        if complete or not (broken or silent):
             calm = all(not run.crashes for run in self.runs.values())
             told = self.workload.loop_told and not calm
             self.workload = replace(

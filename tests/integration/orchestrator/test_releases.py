@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 from neighbours.orchestrator import TEAM, Rig, state_name
 
+from shipoff.common.errors import InvalidInput
 from shipoff.common.ids import new_id
 from shipoff.common.streams import RUNTIME_EVENTS
 from shipoff.contracts.events.v1 import events_pb2
@@ -126,6 +127,33 @@ async def test_a_release_that_served_for_its_bake_time_is_preferred(rig):
     await rig.until(bad, "FAILED")
     assert (await newest(rig, project)).origin_deployment_id == old
     assert await rig.state(short) == "INACTIVE"
+
+
+@pytest.mark.parametrize("missing", ["hosts", "configuration", "environment"])
+async def test_a_promotion_needs_everything_of_its_target(rig, missing):
+    made = await live(rig, new_id())
+    request = orchestrator_pb2.CreateDeploymentRequest(
+        from_deployment_id=made, trigger=types_pb2.TRIGGER_PROMOTE, requested_by="ada", deployment_id=new_id(),
+        environment="staging", hosts=["shop-staging.localhost"], configuration=types_pb2.Configuration(version=9),
+    )  # fmt: skip
+    request.ClearField(missing)
+    with pytest.raises(InvalidInput, match=missing if missing != "environment" else "is of production already"):
+        await rig.stub.CreateDeployment(request)
+
+
+async def test_a_promotion_takes_the_artifact_alone(rig):
+    project = new_id()
+    made = await live(rig, project)
+    request = orchestrator_pb2.CreateDeploymentRequest(
+        from_deployment_id=made, trigger=types_pb2.TRIGGER_PROMOTE, requested_by="ada", deployment_id=new_id(),
+        environment="staging", hosts=["shop-staging.localhost"], configuration=types_pb2.Configuration(version=9),
+    )  # fmt: skip
+    await rig.stub.CreateDeployment(request)
+    promoted = await rig.until(request.deployment_id, "PRODUCTION")
+    assert promoted.artifact == (await rig.find(made)).artifact
+    assert (promoted.configuration_version, list(promoted.hosts)) == (9, ["shop-staging.localhost"])
+    assert rig.builds.calls[promoted.id] == 0
+    assert (rig.routed(project), rig.routed(project, "staging")) == (made, promoted.id)
 
 
 class TestBaked:

@@ -243,6 +243,37 @@ def test_a_crash_loop_after_ready_is_told_once_until_it_has_been_well():
     assert (calm.phase, calm.loop_told, calm.reason) == (Phase.READY, False, "")
 
 
+def test_the_third_exit_in_a_short_while_is_a_crash_loop():
+    for exits, told in (((NOW - 9,), False), ((NOW - 9, NOW - 5), True)):
+        one = instance(READY, exits=exits)
+        assert bool(decided(live(), [one], {one.key: Observation(False, exit="exit code 9")}).emissions) is told
+
+
+def test_what_was_ready_and_answers_no_more_is_told_after_a_while():
+    silent = instance(STARTING, due_at=NOW + 1, last_words="nothing answered on port 2001")
+    seen = {silent.key: alive(silent)}
+    begun = decided(live(), [silent], seen)
+    assert (begun.emissions, begun.workload.unready_since) == ((), NOW)
+    assert transitions.next_due(begun.workload, [replace(silent, due_at=NOW + 999)], POLICY) == NOW + POLICY.broken_after_s
+    late = live(unready_since=NOW - POLICY.broken_after_s)
+    told = decided(late, [silent], seen)
+    words = f"nothing of it has been ready for {POLICY.broken_after_s:g} s: nothing answered on port 2001"
+    assert told.emissions == (EmitFailed(words, was_ready=True),)
+    assert decided(told.workload, [silent], seen).emissions == ()
+    ready = instance(READY)
+    assert decided(told.workload, [ready], {ready.key: alive(ready, probe=WELL)}).workload.unready_since == 0
+
+
+def test_the_time_in_which_the_platform_was_away_is_not_counted_as_broken():
+    assert transitions.resumed(live(unready_since=NOW - 999), NOW).unready_since == NOW
+
+
+def test_one_of_two_that_is_ready_is_enough():
+    up, down = instance(READY), instance(STARTING, index=1, number=2)
+    seen = {up.key: alive(up, probe=WELL), down.key: alive(down)}
+    assert decided(live(replicas=2, last_incarnation=2), [up, down], seen).workload.unready_since == 0
+
+
 def test_exits_long_ago_make_no_loop():
     one = instance(READY, exits=(1.0, 2.0, 3.0, 4.0))
     assert decided(live(), [one], {one.key: Observation(False, exit="exit code 9")}).emissions == ()
