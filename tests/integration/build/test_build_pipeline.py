@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from neighbours.build import marked, plan_of
 
 from shipoff.contracts.events.v1 import events_pb2
@@ -105,6 +107,24 @@ async def test_a_wrong_output_folder_lists_the_right_ones(yard):
     assert result.failure == events_pb2.BUILD_FAILURE_ARTIFACT
     assert "'dist'" in result.reason
     assert "public" in result.reason
+
+
+async def test_a_step_runs_in_its_own_folder_and_in_no_other(yard):
+    def plan(folder: str) -> str:
+        commands = [{"argv": ["/bin/sh", "-c", "basename $PWD > place"]}]
+        steps = [
+            {"name": "install", "folder": ".", "commands": commands},
+            {"name": "lib", "folder": folder, "commands": commands},
+        ]
+        return json.dumps({"provider": "shell", "mode": "PLAN_MODE_SERVER", "appRoot": "apps/web", "steps": steps})
+
+    result = await yard.result(await yard.start({"app.json": plan("libs/one"), "libs/one/x": "", "apps/web/x": ""}))
+    files = await yard.files(result.artifact)
+    assert (files["place"], files["libs/one/place"]) == (b"source\n", b"one\n")
+    assert "apps/web/place" not in files
+    outside = await yard.result(await yard.start({"app.json": plan("../.."), "apps/web/x": ""}))
+    assert outside.failure == events_pb2.BUILD_FAILURE_PLAN
+    assert "'../..' is not in the source" in outside.reason
 
 
 async def test_nothing_recognised_is_the_detectors_sentence(yard):

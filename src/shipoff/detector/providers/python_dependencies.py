@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, field, replace
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -26,6 +27,7 @@ _NOT_EXPORTED = (
     "Run `pdm lock --strategy inherit_metadata` and add it"
 )
 _PIPENV: Argv = ("uv", "tool", "run", "--from", "pipenv", "pipenv")
+_PUBLIC = ("https://pypi.org/simple", "https://pypi.python.org/simple")
 _EXPORT: Argv = ("export", "--no-interaction", "--format", "requirements.txt", "--output", _EXPORTED)
 
 
@@ -171,12 +173,16 @@ def _pdm_lock(snapshot: Snapshot, project: Table) -> Dependencies:
 
 def _pipfile_lock(snapshot: Snapshot, _project: Table) -> Dependencies:
     lock = manifests.json_table(snapshot, "Pipfile.lock")
+    sources = manifests.list_at(lock.table, "_meta", "sources")
+    own = any(isinstance(source, dict) and manifests.text_at(source, "url").rstrip("/") not in _PUBLIC for source in sources)
+    # Written out, the public index would come before the one that the operator has set. pipenv writes to standard output only.
+    export = shlex.join((*_PIPENV, "requirements", "--hash", *(() if own else ("--exclude-index",))))
     names = [name for name in manifests.table_at(lock.table, "default") if manifests.requirement(name)]
     return Dependencies(
         file="Pipfile.lock",
         manager=PackageManager("pipenv", lockfile="Pipfile.lock", frozen=True),
         installed=manifests.requirements_of(list(names)),
-        commands=((*_PIPENV, "requirements", "--hash", "--output", _EXPORTED), _from_export()),
+        commands=(("/bin/sh", "-c", f"exec {export} > {_EXPORTED}"), _from_export()),
         inputs=("Pipfile", "Pipfile.lock"),
         evidence=(
             Evidence("Pipfile.lock", "", "dependencies are exported by pipenv and installed with uv, exactly as locked"),
