@@ -99,14 +99,18 @@ class Reconciler:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _resume(self) -> None:
-        """After a time without supervision: deadlines begin anew, runs that nobody knows are ended."""
+        """After a time without supervision: deadlines begin anew, nothing waits too long, unknown runs are ended."""
         for deployment_id in await self._store.unsettled():
             stored = await self._store.load(deployment_id)
             if stored is None:
                 continue
-            workload = transitions.resumed(stored[0], self._clock())
-            if workload != stored[0]:
-                await self._store.save(workload)
+            now = self._clock()
+            resumed = (
+                transitions.resumed(stored[0], now),
+                transitions.due_within(stored[1], now + self._policy.backoff_longest_s),
+            )
+            if resumed != stored:
+                await self._store.save(*resumed)
         await self._end_unknown()
 
     async def _resync(self) -> None:

@@ -74,6 +74,11 @@ def resumed(workload: Workload, now: float) -> Workload:
     return replace(workload, ready_deadline=max(workload.ready_deadline, now + workload.ready_timeout_s))
 
 
+def due_within(instances: Iterable[Instance], latest: float) -> tuple[Instance, ...]:
+    """Nothing waits beyond `latest`: after the host's clock was set back, what was due soon would be due in hours."""
+    return tuple(replace(one, due_at=min(one.due_at, latest)) for one in instances)
+
+
 def suspended(instances: Iterable[Instance]) -> tuple[Instance, ...]:
     """What is left of instances that the platform stopped because it stops itself: each slot waits to be started again."""
     newest: dict[Slot, Instance] = {}

@@ -366,6 +366,11 @@ def test_a_platform_that_was_away_gives_the_time_to_become_ready_anew():
     assert transitions.resumed(live(ready_deadline=1.0), NOW).ready_deadline == 1.0
 
 
+def test_after_a_clock_was_set_back_nothing_waits_for_hours():
+    soon, in_an_hour = instance(WAITING, due_at=NOW + 5), instance(WAITING, index=1, due_at=NOW + 3600)
+    assert [one.due_at for one in transitions.due_within((soon, in_an_hour), NOW + 60)] == [NOW + 5, NOW + 60]
+
+
 def test_suspended_instances_wait_on_their_ports_one_a_slot():
     old, new, other = instance(STOPPING), instance(READY, number=2), instance(READY, index=1, number=3)
     left = transitions.suspended([old, new, other])
