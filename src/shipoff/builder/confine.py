@@ -28,8 +28,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 # Behind the polite priority of the platform itself.
 _NICE = 10
 _OOM_SCORE = "800"
-# Tasks an account may have at once: a backstop that bounds a fork bomb between two samples.
-_TASKS = 4096
+# Tasks an account may have at once, beyond twice a build's processes: a backstop that bounds a fork bomb between two samples.
+_TASKS = 1024
 
 
 def confine(limits: Limits, *, uid: int | None) -> None:
@@ -45,7 +45,7 @@ def confine(limits: Limits, *, uid: int | None) -> None:
                 raise OSError(ctypes.get_errno(), f"prctl({option})")
     if uid is not None:
         os.setgroups([])
-        _limit(resource.RLIMIT_NPROC, _TASKS)
+        _limit(resource.RLIMIT_NPROC, _TASKS + 2 * limits.processes)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, limits.disk_bytes)
     if sys.platform == "linux":

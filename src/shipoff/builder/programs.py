@@ -21,6 +21,8 @@ from shipoff.builder.lines import LineSplitter
 _CHUNK_BYTES = 64 << 10
 _KILL_ROUNDS = 200
 _KILL_PAUSE_S = 0.02
+# So many turns of stopping come before one of killing.
+_STOP_TURNS = 20
 
 
 class _Pipe:
@@ -157,14 +159,22 @@ class Programs:
 
     async def kill_all(self) -> bool:
         """Kills everything that was started and whatever came of it; whether nothing is left."""
-        for _ in range(_KILL_ROUNDS):
+        for turn in range(_KILL_ROUNDS):
             processes = self.running()
             if not processes:
                 return True
-            # Stopped first: what forks without end would outrun the kills.
-            for number in (signal.SIGSTOP, signal.SIGKILL):
-                for process in processes:
-                    with contextlib.suppress(psutil.Error):
-                        process.send_signal(number)
-            await asyncio.sleep(_KILL_PAUSE_S)
+            # Nobody is killed before all are stopped: who is stopped forks no more and keeps its place within the account's
+            # limit, so that a fork bomb runs out of room. What cannot be stopped does not hold up the rest for ever.
+            moving = [process for process in processes if _moves(process)] if turn % _STOP_TURNS else processes[:0]
+            for process in moving or processes:
+                with contextlib.suppress(psutil.Error):
+                    process.send_signal(signal.SIGSTOP if moving else signal.SIGKILL)
+            await asyncio.sleep(0 if moving else _KILL_PAUSE_S)
+        return False
+
+
+def _moves(process: psutil.Process) -> bool:
+    try:
+        return process.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.Error:
         return False

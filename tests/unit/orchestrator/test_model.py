@@ -16,6 +16,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 
 from shipoff.orchestrator import handlers
 from shipoff.orchestrator.domain import (
+    ArtifactKnown,
     BuildFailed,
     BuildSucceeded,
     Cancelled,
@@ -188,7 +189,10 @@ class Deployments(RuleBasedStateMachine):
     def grant(self, deployment: str) -> None:
         """Admission: as `handlers.admit` does, one build an environment and no more than there is room for."""
         now = self.work.deployments.get(deployment)
-        if now is None or now.artifact or len(self.work.reserved) >= SLOTS:
+        if now is not None and now.artifact:
+            self.apply(deployment, ArtifactKnown())
+            return
+        if now is None or len(self.work.reserved) >= SLOTS:
             return
         if any(d.state is State.BUILDING for d in self.work.place(now.project_id, now.environment)):
             return
@@ -277,9 +281,10 @@ class Deployments(RuleBasedStateMachine):
             assert not under_way, "what somebody asked for since then goes on"
             assert broken.state is State.PRODUCTION
             assert broken.broke
-            assert new.state is State.PROVISIONING
+            assert new.state is (State.PROVISIONING if new.static else State.QUEUED), "an app waits for room"
             assert new.number > broken.number
             if answers:
+                self.grant(one)
                 self.publish(one)
                 self.answer(one, 1)
                 self.switch(one, 0)

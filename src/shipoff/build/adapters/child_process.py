@@ -27,6 +27,8 @@ from shipoff.common.errors import Exhausted
 
 _KILL_ROUNDS = 100
 _KILL_PAUSE_S = 0.02
+# So many turns of stopping come before one of killing.
+_STOP_TURNS = 20
 _FOLDER = re.compile(r"([0-9a-f-]{36})-(\d+)")
 _NPM_SETTINGS = "NPM_CONFIG_USERCONFIG"
 
@@ -139,15 +141,16 @@ class ChildProcessLauncher:
         """Ends the builder and everything that came of it, also what outlived it. Raises Exhausted when that takes too long."""
         marks = self._marks(ref)
         with look_as(marks.uid) as thread:
-            for _ in range(_KILL_ROUNDS):
+            for turn in range(_KILL_ROUNDS):
                 root, others = await asyncio.get_running_loop().run_in_executor(thread, came_of, process, marks)
                 if root is None and not others:
                     self._reap()
                     return
-                # The builder goes last: as long as it is there, everything hangs together.
-                _signal_all([root, *others] if root else others, signal.SIGSTOP)
-                _signal_all(others or ([root] if root else []), signal.SIGKILL)
-                await asyncio.sleep(_KILL_PAUSE_S)
+                # Nobody is killed before all are stopped: who is stopped forks no more and keeps its place within the account's
+                # limit. The builder goes last: as long as it is there, everything hangs together.
+                moving = [one for one in [root, *others] if one and _moves(one)] if turn % _STOP_TURNS else []
+                _signal_all(moving or others or ([root] if root else []), signal.SIGSTOP if moving else signal.SIGKILL)
+                await asyncio.sleep(0 if moving else _KILL_PAUSE_S)
         raise Exhausted(f"processes of {ref} are still there", retry_after_s=1.0)
 
     def _marks(self, ref: Ref) -> Marks:
@@ -206,6 +209,13 @@ def reachable_file(path: Path) -> bool:
     try:
         return bool(path.stat().st_mode & 0o004) and all(folder.stat().st_mode & 0o001 for folder in path.parents)
     except OSError:
+        return False
+
+
+def _moves(process: psutil.Process) -> bool:
+    try:
+        return process.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.Error:
         return False
 
 
