@@ -107,8 +107,8 @@ async def test_a_build_that_hangs_holds_its_own_slot_and_no_other(world):
     """Row 27: what is slow to be fetched keeps nobody else waiting."""
     rig, zygote = world
     await zygote.start(
-        SHIPOFF_ORCHESTRATOR_BUDGET_CPU_MILLIS="2000",
-        SHIPOFF_ORCHESTRATOR_BUDGET_MEMORY_BYTES=str(4 << 30),
+        SHIPOFF_ORCHESTRATOR_BUDGET_CPU_MILLIS="3000",
+        SHIPOFF_ORCHESTRATOR_BUDGET_MEMORY_BYTES=str(8 << 30),
         SHIPOFF_ORCHESTRATOR_BUILD_TIMEOUT_S="7200",
     )
     rig.builds.automatic = False
