@@ -37,7 +37,11 @@ def logs(
             else _newest(api, name, environment, build=build)
         )
         source = "build" if build else "app"
+        if build:
+            found = _where_built(api, output, found)
         after = _history(api, output, found, source, limit=limit)
+        if not after:
+            output.note(why_nothing(found, source))
         if follow:
             _follow(api, output, found, source, after=after, next_of=None if deployment or build else (name, environment))
 
@@ -49,6 +53,38 @@ def _newest(api: Api, project: str, environment: str, *, build: bool) -> Json:
     if found is None:
         raise Missing(f"{project} has no deployment in {environment}", remedy="shipoff deploy")
     return dict(found)
+
+
+def _where_built(api: Api, output: Output, deployment: Json) -> Json:
+    """The deployment whose build made this one's artifact: itself, unless it was a rollback, a redeploy or a promotion."""
+    found, seen = deployment, {deployment["id"]}
+    while (origin := found.get("origin_deployment_id")) and origin not in seen:
+        seen.add(origin)
+        found = api.get(f"/v1/deployments/{origin}")
+    if found is not deployment:
+        output.note(f"— {_title(deployment)} runs what {_title(found)} built; this is that build's log —")
+    return found
+
+
+def why_nothing(deployment: Json, source: str) -> str:
+    """Why a deployment's log is empty, and where else to look."""
+    state, plan = deployment["state"], deployment.get("plan") or {}
+    passed = {state, *(transition["to"] for transition in deployment["transitions"])}
+    reason = f": {deployment['reason']}" if deployment.get("reason") else ""
+    number = deployment.get("number") or deployment["id"]
+    if source == "build":
+        if state == "queued":
+            return f"{_title(deployment)} has no build log yet: it waits for its turn (shipoff queue)"
+        return f"{_title(deployment)} has no build log; it is {state}{reason}"
+    if plan.get("mode") in ("static", "spa"):
+        return f"a static site has no app log; its build's: shipoff logs --build --deployment {number}"
+    if not passed & {"provisioning", "production"}:
+        return f"{_title(deployment)} never started, so it has no app log; it is {state}{reason}"
+    return f"the app of {_title(deployment)} has written nothing{'' if state in ('failed', 'inactive') else ' yet'}"
+
+
+def _title(deployment: Json) -> str:
+    return f"deployment #{deployment['number']}" if deployment.get("number") else f"deployment {deployment['id']}"
 
 
 def _history(api: Api, output: Output, deployment: Json, source: str, *, limit: int) -> int:

@@ -366,6 +366,30 @@ def test_logs_of_the_app_and_of_the_build(platform: Platform) -> None:
     run("logs", "--deployment", "9", code=4)
 
 
+def test_the_build_log_of_a_redeploy_is_that_of_the_build_it_came_from(platform: Platform) -> None:
+    run("deploy")
+    for _ in range(2):
+        run("redeploy")
+    platform.deployments["0000-2"].data["origin_deployment_id"] = "0000-1"
+    platform.deployments["0000-3"].data["origin_deployment_id"] = "0000-2"
+    result = run("logs", "--build")
+    assert result.stdout == "▸ install: pip\ndone\n"
+    assert "deployment #3 runs what deployment #1 built" in result.stderr
+
+
+def test_an_empty_log_says_why(platform: Platform) -> None:
+    platform.script = [("line", "build", "built"), ("state", "production", "")]
+    run("deploy")
+    assert "has written nothing yet" in run("logs").stderr
+    platform.deployments["0000-1"].data["plan"] = {"mode": "static"}
+    result = run("logs")
+    assert result.stdout == ""
+    assert "a static site has no app log; its build's: shipoff logs --build" in result.stderr
+    platform.script = [("state", "inactive", "cancelled by ann@example.com")]
+    run("deploy", "-p", "other", code=1)
+    assert "never started, so it has no app log; it is inactive: cancelled by ann" in run("logs", "-p", "other").stderr
+
+
 def test_followed_logs_go_over_to_the_deployment_that_replaced_it(platform: Platform) -> None:
     platform.add_project("my-app")
     script = [("line", "app", "old app"), ("line", "build", "not asked for"), ("state", "inactive", "replaced")]
