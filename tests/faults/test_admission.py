@@ -36,6 +36,7 @@ class Way:
             deployment_id=new_id(),
             project_id=new_id(),
             project_name="shop",
+            hosts=["shop.localhost"],
             team_id=self.yard.team_id,
             environment="production",
             trigger=types_pb2.TRIGGER_UPLOAD,
