@@ -27,7 +27,8 @@ _NOT_EXPORTED = (
     "Run `pdm lock --strategy inherit_metadata` and add it"
 )
 _PIPENV: Argv = ("uv", "tool", "run", "--from", "pipenv", "pipenv")
-_PUBLIC = ("https://pypi.org/simple", "https://pypi.python.org/simple")
+# What pipenv calls the public index in every Pipfile that it writes.
+_PUBLIC = "pypi"
 _EXPORT: Argv = ("export", "--no-interaction", "--format", "requirements.txt", "--output", _EXPORTED)
 
 
@@ -174,7 +175,7 @@ def _pdm_lock(snapshot: Snapshot, project: Table) -> Dependencies:
 def _pipfile_lock(snapshot: Snapshot, _project: Table) -> Dependencies:
     lock = manifests.json_table(snapshot, "Pipfile.lock")
     sources = manifests.list_at(lock.table, "_meta", "sources")
-    own = any(isinstance(source, dict) and manifests.text_at(source, "url").rstrip("/") not in _PUBLIC for source in sources)
+    own = any(isinstance(source, dict) and manifests.text_at(source, "name") != _PUBLIC for source in sources)
     # Written out, the public index would come before the one that the operator has set. pipenv writes to standard output only.
     export = shlex.join((*_PIPENV, "requirements", "--hash", *(() if own else ("--exclude-index",))))
     names = [name for name in manifests.table_at(lock.table, "default") if manifests.requirement(name)]
