@@ -73,7 +73,7 @@ async def test_one_that_is_paused_past_its_lease_changes_nothing_when_it_resumes
 
     try:
         # What the paused one read and did not acknowledge is reclaimed after 30 s; everything else at once.
-        await asyncio.wait_for(rig.eventually(all_serving), 90)
+        await asyncio.wait_for(rig.eventually(all_serving), 60)
     finally:
         paused.send_signal(signal.SIGCONT)
     for deployment_id in ids:

@@ -260,7 +260,7 @@ async def orchestrators(*, redis_url: str, database_url: str, eventually: Callab
         "SHIPOFF_ORCHESTRATOR_BUDGET_MEMORY_BYTES": str(256 << 30),
     }
     async with AsyncExitStack() as stack:
-        patient: Callable = lambda condition: eventually(condition, timeout_s=90)  # noqa: E731 - a name for the default
+        patient: Callable = lambda condition: eventually(condition, timeout_s=40)  # noqa: E731 - a name for the default
         rig = await surrounded(stack, redis_url=redis_url, database_url=database_url, eventually=patient)
         yield rig, await stack.enter_async_context(Zygote("orchestrator", environment))
 
