@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -37,8 +38,10 @@ def _translated(key: str) -> Iterator[None]:
 class ObjectStore:
     """Objects by key. Contents are never changed in place; a key appears whole or not at all."""
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: Any, folder: Path | None = None) -> None:
         self._store = store
+        # Where the objects are files.
+        self._folder = folder
 
     @classmethod
     @asynccontextmanager
@@ -46,7 +49,7 @@ class ObjectStore:
         """Opens file:///folder (made where it is missing) or s3://bucket/prefix."""
         parsed = urlparse(url)
         if parsed.scheme == "file":
-            yield cls(LocalStore(parsed.path, mkdir=True))
+            yield cls(LocalStore(parsed.path, mkdir=True), Path(parsed.path))
         else:
             yield cls(from_url(url))
 
@@ -110,12 +113,20 @@ class ObjectStore:
         return found
 
     async def delete(self, key: str) -> None:
-        """Removes the object; fine when there is none."""
+        """Removes the object, and what a process that was killed while it put it left of it; fine when there is neither."""
+        if self._folder is not None:
+            await asyncio.to_thread(_remove_staged, self._folder / key)
         try:
             with _translated(key):
                 await obstore.delete_async(self._store, key)
         except NotFound:
             return
+
+
+def _remove_staged(path: Path) -> None:
+    """The local store writes to `<key>#<number>` and renames it at the end."""
+    for staged in path.parent.glob(f"{glob.escape(path.name)}#*"):
+        staged.unlink(missing_ok=True)
 
 
 async def _read(path: Path) -> AsyncIterator[bytes]:

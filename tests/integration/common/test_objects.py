@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -58,3 +60,34 @@ async def test_a_moved_object_is_where_it_was_moved_to(store):
     await store.put_stream("a", chunks(b"x"))
     await store.move("a", "b")
     assert (await store.exists("a"), await store.exists("b")) == (False, True)
+
+
+_HALF = """
+import asyncio, sys
+from shipoff.common.objects import ObjectStore
+
+async def half():
+    for _ in range(16):
+        yield bytes(1 << 20)
+    print("half", flush=True)
+    await asyncio.Event().wait()
+
+async def main():
+    async with ObjectStore.open(sys.argv[1]) as store:
+        await store.put_stream("incoming/a", half())
+
+asyncio.run(main())
+"""
+
+
+async def test_what_a_killed_upload_left_goes_with_the_object(store, tmp_path: Path):
+    url = f"file://{tmp_path}/objects"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", _HALF, url, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    assert await asyncio.wait_for(process.stdout.readline(), 30) == b"half\n"
+    process.kill()
+    await process.wait()
+    incoming = tmp_path / "objects" / "incoming"
+    assert len(list(incoming.iterdir())) == 1
+    await store.delete("incoming/a")
+    assert list(incoming.iterdir()) == []
