@@ -14,12 +14,13 @@ import sqlalchemy as sa
 import uvloop
 
 from shipoff.common.config import ServiceSettings, address, load, service_config
+from shipoff.common.consumers import Consumer
 from shipoff.common.errors import Aborted, NotFound
 from shipoff.common.lifecycle import until_signal
 from shipoff.common.outbox import OUTBOX_DDL, Outbox
 from shipoff.common.postgres import Database
 from shipoff.common.rpc import serving
-from shipoff.common.streams import DEPLOYMENT_PROGRESS, RUNTIME_EVENTS, Consumer, Event, Streams
+from shipoff.common.streams import DEPLOYMENT_PROGRESS, RUNTIME_EVENTS, Event, Streams
 from shipoff.contracts.build.v1 import build_pb2, build_pb2_grpc
 from shipoff.contracts.cdn.v1 import cdn_pb2, cdn_pb2_grpc
 from shipoff.contracts.events.v1 import events_pb2

@@ -11,11 +11,12 @@ import pytest
 import sqlalchemy as sa
 from neighbours.orchestrator import CLEAN_RUN, Rig, check_histories, names
 
+from shipoff.common.consumers import Consumer, ConsumerOptions
 from shipoff.common.errors import Exhausted
 from shipoff.common.ids import new_id
 from shipoff.common.outbox import Outbox
 from shipoff.common.postgres import Database
-from shipoff.common.streams import DEPLOYMENT_QUEUE, Consumer, ConsumerOptions, Event, Streams
+from shipoff.common.streams import DEPLOYMENT_QUEUE, Event, Streams
 from shipoff.contracts.events.v1 import events_pb2
 
 QUICK = ConsumerOptions(block_ms=50, reclaim_idle_s=0.3, first_backoff_s=0.05, upkeep_s=0.05)

@@ -17,6 +17,7 @@ import psutil
 from shipoff.builder.assignment import Limits
 from shipoff.builder.journal import Journal
 from shipoff.builder.lines import LineSplitter
+from shipoff.common.processes import moves
 
 _CHUNK_BYTES = 64 << 10
 _KILL_ROUNDS = 200
@@ -165,16 +166,9 @@ class Programs:
                 return True
             # Nobody is killed before all are stopped: who is stopped forks no more and keeps its place within the account's
             # limit, so that a fork bomb runs out of room. What cannot be stopped does not hold up the rest for ever.
-            moving = [process for process in processes if _moves(process)] if turn % _STOP_TURNS else processes[:0]
+            moving = [process for process in processes if moves(process)] if turn % _STOP_TURNS else processes[:0]
             for process in moving or processes:
                 with contextlib.suppress(psutil.Error):
                     process.send_signal(signal.SIGSTOP if moving else signal.SIGKILL)
             await asyncio.sleep(0 if moving else _KILL_PAUSE_S)
-        return False
-
-
-def _moves(process: psutil.Process) -> bool:
-    try:
-        return process.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.Error:
         return False

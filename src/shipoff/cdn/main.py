@@ -17,12 +17,13 @@ from shipoff.cdn.resources import EdgeLayout, gateway_hosts
 from shipoff.cdn.server import CdnServer
 from shipoff.cdn.settings import CdnSettings
 from shipoff.common.config import address, load
+from shipoff.common.consumers import Consumer
 from shipoff.common.lifecycle import looping
 from shipoff.common.objects import ObjectStore
 from shipoff.common.outbox import clean_inbox, inboxed
 from shipoff.common.postgres import Database, migrate
 from shipoff.common.rpc import serving
-from shipoff.common.streams import DEPLOYMENT_PROGRESS, Consumer, Streams
+from shipoff.common.streams import DEPLOYMENT_PROGRESS, Streams
 from shipoff.contracts.cdn.v1.cdn_pb2_grpc import add_CdnServiceServicer_to_server
 
 _CLEAN_INBOX_S = 3600.0

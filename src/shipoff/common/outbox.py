@@ -15,10 +15,11 @@ from contextlib import asynccontextmanager
 import sqlalchemy as sa
 from google.protobuf.message import Message
 
+from shipoff.common.consumers import BatchHandler
 from shipoff.common.errors import InvalidInput
 from shipoff.common.lifecycle import background, looping
 from shipoff.common.postgres import Database, Row, Transaction
-from shipoff.common.streams import BatchHandler, Event, Streams, envelope
+from shipoff.common.streams import Event, Streams, envelope
 
 OUTBOX_DDL = [
     """CREATE TABLE outbox (

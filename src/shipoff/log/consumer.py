@@ -6,8 +6,9 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from shipoff.common.consumers import BatchHandler
 from shipoff.common.errors import InvalidInput
-from shipoff.common.streams import BatchHandler, Event
+from shipoff.common.streams import Event
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.log import handlers

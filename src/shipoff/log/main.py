@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from shipoff.common.config import address, load
+from shipoff.common.consumers import Consumer, ConsumerOptions
 from shipoff.common.lifecycle import looping
 from shipoff.common.postgres import Database, migrate
 from shipoff.common.rpc import serving
-from shipoff.common.streams import LOGS_INGEST, Consumer, ConsumerOptions, Streams
+from shipoff.common.streams import LOGS_INGEST, Streams
 from shipoff.contracts.log.v1.log_pb2_grpc import add_LogServiceServicer_to_server
 from shipoff.log.adapters.postgres import PostgresChunks
 from shipoff.log.consumer import storing

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from statistics import median
 
-from shipoff.orchestrator.domain import Deployment, Record, Reserved, Resources, State
+from shipoff.orchestrator.domain import Deployment, Reserved, Resources, State
+from shipoff.orchestrator.records import Record
 
 _HEADROOM = 1.25
 _LEAST_REMAINING_S = 1.0

@@ -19,7 +19,6 @@ from shipoff.orchestrator.domain import (
     Deployment,
     Event,
     Instruction,
-    NewDeployment,
     ProjectRemoved,
     ProvisionFailed,
     Replaced,
@@ -28,10 +27,9 @@ from shipoff.orchestrator.domain import (
     SlotRefused,
     State,
     Superseded,
-    Task,
-    Used,
 )
 from shipoff.orchestrator.ports import Store, Work
+from shipoff.orchestrator.records import NewDeployment, Task, Used
 from shipoff.orchestrator.transitions import decide
 
 SYSTEM = "system"

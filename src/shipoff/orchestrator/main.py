@@ -7,27 +7,21 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from shipoff.common.config import address, load
+from shipoff.common.consumers import Consumer, ConsumerOptions
 from shipoff.common.lifecycle import background, looping
 from shipoff.common.outbox import Outbox, clean_inbox, inboxed
 from shipoff.common.postgres import Database, Transaction, migrate
 from shipoff.common.rpc import channel, serving
-from shipoff.common.streams import (
-    DEPLOYMENT_PROGRESS,
-    DEPLOYMENT_QUEUE,
-    RUNTIME_EVENTS,
-    Consumer,
-    ConsumerOptions,
-    Event,
-    Streams,
-)
+from shipoff.common.streams import DEPLOYMENT_PROGRESS, DEPLOYMENT_QUEUE, RUNTIME_EVENTS, Event, Streams
 from shipoff.contracts.build.v1 import build_pb2_grpc
 from shipoff.contracts.cdn.v1 import cdn_pb2_grpc
 from shipoff.contracts.log.v1 import log_pb2_grpc
 from shipoff.contracts.orchestrator.v1 import orchestrator_pb2_grpc
 from shipoff.contracts.runtime.v1 import runtime_pb2_grpc
 from shipoff.orchestrator import consumer, handlers
-from shipoff.orchestrator.adapters.postgres import Limits, PostgresStore
+from shipoff.orchestrator.adapters.postgres import PostgresStore
 from shipoff.orchestrator.adapters.services import Services
+from shipoff.orchestrator.adapters.work import Limits
 from shipoff.orchestrator.performer import Performer, Terms
 from shipoff.orchestrator.reconciler import sweep
 from shipoff.orchestrator.server import Changes, DeploymentServer

@@ -9,19 +9,8 @@ from datetime import UTC, datetime
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.orchestrator.v1 import orchestrator_pb2
 from shipoff.contracts.types.v1 import types_pb2
-from shipoff.orchestrator.domain import (
-    BuildFailed,
-    BuildSucceeded,
-    Deployment,
-    Endpoint,
-    NewDeployment,
-    Record,
-    Resources,
-    Retry,
-    State,
-    Step,
-    Used,
-)
+from shipoff.orchestrator.domain import BuildFailed, BuildSucceeded, Deployment, Endpoint, Resources, State
+from shipoff.orchestrator.records import NewDeployment, Record, Retry, Step, Used
 
 
 def state_number(state: State) -> types_pb2.DeploymentState.ValueType:

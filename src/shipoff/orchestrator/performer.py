@@ -20,14 +20,13 @@ from shipoff.orchestrator.domain import (
     Event,
     Instruction,
     ProvisionFailed,
-    Record,
     ReleasePublished,
     RouteSwitched,
     RouteTaken,
     State,
-    Task,
 )
 from shipoff.orchestrator.ports import Outside, Store
+from shipoff.orchestrator.records import Record, Task
 
 _AT_ONCE = 16
 _LONGEST_DELAY_S = 15.0

@@ -7,20 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from shipoff.orchestrator.admission import Queue, QueueEntry, Turns
-from shipoff.orchestrator.domain import (
-    Deployment,
-    Event,
-    Instruction,
-    NewDeployment,
-    Record,
-    Reserved,
-    Resources,
-    Retry,
-    State,
-    Step,
-    Task,
-    Used,
-)
+from shipoff.orchestrator.domain import Deployment, Event, Instruction, Reserved, Resources, State
+from shipoff.orchestrator.records import NewDeployment, Record, Retry, Step, Task, Used
 
 
 class Work(Protocol):

@@ -17,9 +17,10 @@ from shipoff.contracts.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.orchestrator import handlers, messages
 from shipoff.orchestrator.admission import Terms
-from shipoff.orchestrator.domain import RESTING, NewDeployment, Record
+from shipoff.orchestrator.domain import RESTING
 from shipoff.orchestrator.ports import Store
 from shipoff.orchestrator.queue_view import shown
+from shipoff.orchestrator.records import NewDeployment, Record
 
 _PAGE = 50
 _LOG_PAGE = 1000

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from shipoff.common.config import address, load
+from shipoff.common.consumers import Consumer
 from shipoff.common.deadletters import DeadLetters
 from shipoff.common.lifecycle import looping
 from shipoff.common.objects import ObjectStore
@@ -14,7 +15,7 @@ from shipoff.common.outbox import clean_inbox, inboxed
 from shipoff.common.postgres import Database, Transaction, migrate
 from shipoff.common.rpc import serving
 from shipoff.common.sealing import Sealer
-from shipoff.common.streams import DEPLOYMENT_PROGRESS, RUNTIME_EVENTS, Consumer, Event, Streams
+from shipoff.common.streams import DEPLOYMENT_PROGRESS, RUNTIME_EVENTS, Event, Streams
 from shipoff.contracts.worker.v1 import worker_pb2_grpc
 from shipoff.worker import consumer
 from shipoff.worker.adapters.http import HttpSender

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from shipoff.common import streams as streams_module
+from shipoff.common import consumers as consumers_module
+from shipoff.common.consumers import Consumer, ConsumerOptions
 from shipoff.common.deadletters import DeadLetters
 from shipoff.common.errors import InvalidInput, NotFound
 from shipoff.common.ids import new_id
 from shipoff.common.outbox import inboxed
 from shipoff.common.postgres import Database
-from shipoff.common.streams import DEPLOYMENT_QUEUE, LOGS_INGEST, RUNTIME_EVENTS, Consumer, ConsumerOptions, Event, Streams
+from shipoff.common.streams import DEPLOYMENT_QUEUE, LOGS_INGEST, RUNTIME_EVENTS, Event, Streams
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.embedded.valkey import Valkey
 
@@ -203,7 +204,7 @@ async def test_an_unknown_stream_is_named_with_those_there_are(letters):
 
 
 async def test_the_oldest_are_dropped_beyond_the_bound(streams, letters, eventually, monkeypatch):
-    monkeypatch.setattr(streams_module, "DEAD_KEPT", 3)
+    monkeypatch.setattr(consumers_module, "DEAD_KEPT", 3)
     async with Consumer(streams, LOGS_INGEST, "log", Handler(broken=True), options=QUICK).running():
         for attempt in range(5):
             await streams.publish(LOGS_INGEST, [started(attempt)], tenant_id="t")

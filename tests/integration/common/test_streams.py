@@ -7,20 +7,12 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 import sqlalchemy as sa
 
+from shipoff.common.consumers import Consumer, ConsumerOptions
 from shipoff.common.errors import InvalidInput, TemporaryError
 from shipoff.common.ids import new_id
 from shipoff.common.outbox import Outbox, inboxed
 from shipoff.common.postgres import Database, Transaction
-from shipoff.common.streams import (
-    DEPLOYMENT_QUEUE,
-    LOGS_INGEST,
-    Consumer,
-    ConsumerOptions,
-    Event,
-    Streams,
-    decode,
-    envelope,
-)
+from shipoff.common.streams import DEPLOYMENT_QUEUE, LOGS_INGEST, Event, Streams, decode, envelope
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.embedded.valkey import Valkey
 

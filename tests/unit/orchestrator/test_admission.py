@@ -23,7 +23,8 @@ from shipoff.orchestrator.admission import (
     starting_order,
     waits_for,
 )
-from shipoff.orchestrator.domain import Deployment, Resources, State, fence
+from shipoff.orchestrator.domain import Deployment, Resources, State
+from shipoff.orchestrator.records import fence
 
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 MIB, GIB = 1 << 20, 1 << 30

@@ -26,7 +26,6 @@ from shipoff.orchestrator.domain import (
     EndpointsReady,
     Event,
     Instruction,
-    NewDeployment,
     ProvisionFailed,
     ReleasePublished,
     RouteSwitched,
@@ -34,6 +33,7 @@ from shipoff.orchestrator.domain import (
     SlotGranted,
     State,
 )
+from shipoff.orchestrator.records import NewDeployment
 
 SLOTS = 3
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)

@@ -24,6 +24,7 @@ from shipoff.build.adapters.machine import Marks, Tools, came_of, find_tools, is
 from shipoff.build.domain import Process, Ref
 from shipoff.common.accounts import tenant_uid
 from shipoff.common.errors import Exhausted
+from shipoff.common.processes import moves
 
 _KILL_ROUNDS = 100
 _KILL_PAUSE_S = 0.02
@@ -148,7 +149,7 @@ class ChildProcessLauncher:
                     return
                 # Nobody is killed before all are stopped: who is stopped forks no more and keeps its place within the account's
                 # limit. The builder goes last: as long as it is there, everything hangs together.
-                moving = [one for one in [root, *others] if one and _moves(one)] if turn % _STOP_TURNS else []
+                moving = [one for one in [root, *others] if one and moves(one)] if turn % _STOP_TURNS else []
                 _signal_all(moving or others or ([root] if root else []), signal.SIGSTOP if moving else signal.SIGKILL)
                 await asyncio.sleep(0 if moving else _KILL_PAUSE_S)
         raise Exhausted(f"processes of {ref} are still there", retry_after_s=1.0)
@@ -209,13 +210,6 @@ def reachable_file(path: Path) -> bool:
     try:
         return bool(path.stat().st_mode & 0o004) and all(folder.stat().st_mode & 0o001 for folder in path.parents)
     except OSError:
-        return False
-
-
-def _moves(process: psutil.Process) -> bool:
-    try:
-        return process.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.Error:
         return False
 
 

@@ -12,7 +12,8 @@ from shipoff.contracts.types.v1 import types_pb2
 from shipoff.orchestrator.adapters import rows
 from shipoff.orchestrator.adapters.rows import COLUMNS
 from shipoff.orchestrator.admission import Measured, QueueEntry, Terms, Turns, instances_need
-from shipoff.orchestrator.domain import Deployment, Record, Reserved, Resources, Used
+from shipoff.orchestrator.domain import Deployment, Reserved, Resources
+from shipoff.orchestrator.records import Record, Used
 
 # How many entries of the queue are looked at, and how many of a project's last builds.
 _SEEN = 500

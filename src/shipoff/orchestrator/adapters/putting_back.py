@@ -13,7 +13,8 @@ from shipoff.contracts.types.v1 import types_pb2
 from shipoff.orchestrator import messages
 from shipoff.orchestrator.adapters import rows
 from shipoff.orchestrator.adapters.rows import COLUMNS
-from shipoff.orchestrator.domain import Deployment, NewDeployment
+from shipoff.orchestrator.domain import Deployment
+from shipoff.orchestrator.records import NewDeployment
 
 _SERVED_S = sa.text(
     "SELECT extract(epoch FROM clock_timestamp() - max(t.time))::float AS served_s, d.request FROM deployments d"

@@ -7,7 +7,8 @@ from typing import Any
 
 from shipoff.common.postgres import Row
 from shipoff.contracts.types.v1 import types_pb2
-from shipoff.orchestrator.domain import Deployment, Endpoint, Record, Resources, Retry, State, Step
+from shipoff.orchestrator.domain import Deployment, Endpoint, Resources, State
+from shipoff.orchestrator.records import Record, Retry, Step
 
 COLUMNS = (
     "id, number, accepted_at, project_id, project_name, team_id, environment, state, version, attempt, static, artifact,"

@@ -10,7 +10,8 @@ from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.runtime.v1 import runtime_pb2, runtime_pb2_grpc
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.orchestrator import messages
-from shipoff.orchestrator.domain import Deployment, EndpointsReady, Event, ProvisionFailed, Record, Resources
+from shipoff.orchestrator.domain import Deployment, EndpointsReady, Event, ProvisionFailed, Resources
+from shipoff.orchestrator.records import Record
 
 # Unpacking a large site takes its time.
 _PUBLISH_S = 300.0
