@@ -146,6 +146,7 @@ class Yard:
         timeout_s: int = 60,
         variables: Mapping[str, str] | None = None,
         memory_bytes: int = 0,
+        cpu_millis: int = 0,
         settings: types_pb2.BuildSettings | None = None,
     ) -> build_pb2.StartBuildRequest:
         """A request for an attempt."""
@@ -160,7 +161,7 @@ class Yard:
             configuration=types_pb2.Configuration(
                 version=1, build=settings, variables=self.variables(variables) if variables else None
             ),
-            limits=types_pb2.Resources(memory_bytes=memory_bytes),
+            limits=types_pb2.Resources(cpu_millis=cpu_millis, memory_bytes=memory_bytes),
             timeout_s=timeout_s,
         )
 

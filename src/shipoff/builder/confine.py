@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+import psutil
+
 from shipoff.builder.assignment import Limits
 
 _P = ParamSpec("_P")
@@ -56,9 +58,20 @@ def confine(limits: Limits, *, uid: int | None) -> None:
     os.nice(_NICE)
 
 
-def limit_cpu(timeout_s: int) -> None:
-    """Caps the CPU seconds of each process: a backstop behind the deadline, for one that slipped away."""
-    _limit(resource.RLIMIT_CPU, timeout_s * (os.cpu_count() or 1) + 60)
+def hold_to_cores(cpu_millis: int, timeout_s: int) -> int:
+    """Holds this thread and what it starts to the cores reserved, rounded up, the idlest ones; how many they are.
+
+    0 reserves nothing: every core. Linux only (sched_setaffinity(2)); a program may undo it, which the sum of CPU seconds that
+    `Watch` keeps answers. The seconds of each process are capped too: a backstop for one that slipped away.
+    """
+    available = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else list(range(os.cpu_count() or 1))
+    count = min(len(available), -(-cpu_millis // 1000)) if cpu_millis else len(available)
+    if sys.platform == "linux" and count < len(available):
+        # Since psutil was loaded: how busy each core was while this program started.
+        busy = dict(enumerate(psutil.cpu_percent(percpu=True)))
+        os.sched_setaffinity(0, sorted(available, key=lambda core: busy.get(core, 0.0))[:count])
+    _limit(resource.RLIMIT_CPU, timeout_s * count + 60)
+    return count
 
 
 def _limit(kind: int, value: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import shutil
 import time
@@ -25,7 +26,7 @@ _FILES = 1_000_000
 
 
 class Watch:
-    """Samples memory and processes four times a second, the work folder every other second."""
+    """Samples memory, CPU and processes four times a second, the work folder every other second."""
 
     def __init__(self, programs: Programs, files: TenantFiles, limits: Limits, folder: Path) -> None:
         self._programs = programs
@@ -35,6 +36,8 @@ class Watch:
         self.memory_limit = limits.memory_bytes
         self.memory_bytes = 0
         self.peak_memory_bytes = 0
+        # CPU seconds of everything together; until the job is known there is no such limit.
+        self.cpu_limit_s = math.inf
         self.step = ""
         self._cpu_s = 0.0
         self._started = time.monotonic()
@@ -54,7 +57,7 @@ class Watch:
         while True:
             processes = self._programs.running()
             self._count_cpu(processes)
-            breach = await self._memory(processes) or self._count(processes)
+            breach = await self._memory(processes) or self._count(processes) or self._cpu()
             if breach is None and time.monotonic() >= next_disk:
                 began = time.monotonic()
                 breach = await self._disk()
@@ -92,6 +95,16 @@ class Watch:
         return BuildError(
             Kind.BUILD_FAILURE_PROCESSES,
             f"{self.step or 'the build'} started more than {self._limits.processes} processes: does it start itself?",
+            step=self.step,
+        )
+
+    def _cpu(self) -> BuildError | None:
+        if self._cpu_s <= self.cpu_limit_s:
+            return None
+        return BuildError(
+            Kind.BUILD_FAILURE_TIMEOUT,
+            f"{self.step or 'the build'} used more than {self.cpu_limit_s:.0f} s of CPU, all that its reserved cores have in the "
+            "time a build may take: have it start fewer programs at once",
             step=self.step,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import sys
 
 import pytest
 from neighbours.build import marked, plan_of
@@ -45,6 +46,23 @@ async def test_endless_sleep_ends_at_the_deadline(yard, eventually):
     assert result.failure == events_pb2.BUILD_FAILURE_TIMEOUT
     assert result.reason == "build was not done after 3 s, the time a build may take"
     await eventually(lambda: not marked(deployment) and not yard.builders())
+
+
+_BUSY = """python3 -c 'import os
+for _ in range(3): os.fork()
+print("cores", len(os.sched_getaffinity(0)), flush=True)
+while True: pass'"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a program to cores")
+async def test_a_busy_loop_that_forks_gets_the_core_that_was_reserved_and_no_more(yard, eventually):
+    deployment = await yard.start({"app.json": plan_of(_BUSY)}, cpu_millis=500, timeout_s=4)
+    result = await yard.result(deployment)
+    assert result.failure == events_pb2.BUILD_FAILURE_TIMEOUT
+    assert "cores 1" in (await yard.text(deployment)).splitlines()
+    # One core, and what the builder itself used before it was held.
+    assert result.usage.cpu_s < result.usage.wall_s + 1.5
+    await eventually(lambda: not marked(deployment))
 
 
 async def test_endless_output_is_cut_with_a_marker_and_costs_little(yard):
