@@ -103,8 +103,8 @@ class Watch:
             return None
         return BuildError(
             Kind.BUILD_FAILURE_TIMEOUT,
-            f"{self.step or 'the build'} used more than {self.cpu_limit_s:.0f} s of CPU, all that its reserved cores have in the "
-            "time a build may take: have it start fewer programs at once",
+            f"{self.step or 'the build'} used more than {self.cpu_limit_s:.0f} s of CPU, all that its reserved cores have "
+            "in the time a build may take: have it start fewer programs at once",
             step=self.step,
         )
 
