@@ -14,6 +14,7 @@ from typing import Any
 
 from shipoff.builder.assignment import Assignment, BuildError, Kind
 from shipoff.builder.confine import TenantFiles, hold_to_cores
+from shipoff.builder.cpu import CpuBudget
 from shipoff.builder.journal import Journal
 from shipoff.builder.link import Link, Lost
 from shipoff.builder.masking import Masker
@@ -68,7 +69,8 @@ async def _outcome(shop: Workshop, session: asyncio.Task[None]) -> build_pb2.Out
     shop.journal.masker = Masker(job.variables.values())
     if job.limits.memory_bytes:
         shop.watch.memory_limit = job.limits.memory_bytes
-    shop.watch.cpu_limit_s = float(job.timeout_s * hold_to_cores(job.limits.cpu_millis, job.timeout_s))
+    hold_to_cores(job.limits.cpu_millis)
+    shop.watch.cpu = CpuBudget(job.limits.cpu_millis, job.timeout_s)
     try:
         built = await _until_ended(shop, job, session)
     except BuildError as error:

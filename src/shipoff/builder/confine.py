@@ -13,6 +13,7 @@ import resource
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from math import ceil
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -58,20 +59,25 @@ def confine(limits: Limits, *, uid: int | None) -> None:
     os.nice(_NICE)
 
 
-def hold_to_cores(cpu_millis: int, timeout_s: int) -> int:
-    """Holds this thread and what it starts to the cores reserved, rounded up, the idlest ones; how many they are.
+def hold_to_cores(cpu_millis: int) -> None:
+    """Holds this process and everything it starts to the cores reserved, rounded up, the idlest ones; 0 reserves none.
 
-    0 reserves nothing: every core. Linux only (sched_setaffinity(2)); a program may undo it, which the sum of CPU seconds that
-    `Watch` keeps answers. The seconds of each process are capped too: a backstop for one that slipped away.
+    Linux only (sched_setaffinity(2)): macOS has no such call. A program may undo it, which the sum of CPU seconds that `Watch`
+    keeps answers.
     """
-    available = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else list(range(os.cpu_count() or 1))
-    count = min(len(available), -(-cpu_millis // 1000)) if cpu_millis else len(available)
-    if sys.platform == "linux" and count < len(available):
-        # Since psutil was loaded: how busy each core was while this program started.
-        busy = dict(enumerate(psutil.cpu_percent(percpu=True)))
-        os.sched_setaffinity(0, sorted(available, key=lambda core: busy.get(core, 0.0))[:count])
-    _limit(resource.RLIMIT_CPU, timeout_s * count + 60)
-    return count
+    if sys.platform != "linux" or not cpu_millis:
+        return
+    available = os.sched_getaffinity(0)
+    count = ceil(cpu_millis / 1000)
+    if count >= len(available):
+        return
+    # Since psutil was loaded: how busy each core was while this program started.
+    busy = dict(enumerate(psutil.cpu_percent(percpu=True)))
+    cores = sorted(available, key=lambda core: busy.get(core, 0.0))[:count]
+    # It holds for one thread and what that one starts: those that run already are asked one by one.
+    for thread in psutil.Process().threads():
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(thread.id, cores)
 
 
 def _limit(kind: int, value: int) -> None:

@@ -146,10 +146,15 @@ class Programs:
         if self._written > self._limits.output_bytes:
             await self._journal.say(f"… more than {self._limits.output_bytes >> 20} MiB of output: the rest is left out")
 
-    def running(self) -> list[psutil.Process]:
-        """Every process that came of what was started, zombies left out. Reaps orphans that have ended."""
+    @staticmethod
+    def family() -> list[psutil.Process]:
+        """Every process that came of what was started, zombies among them; parents come before their children."""
+        return psutil.Process().children(recursive=True)
+
+    def running(self, family: Sequence[psutil.Process] | None = None) -> list[psutil.Process]:
+        """Those of the family, which is asked for where it is not given, that are no zombies. Reaps orphans that have ended."""
         alive = []
-        for process in psutil.Process().children(recursive=True):
+        for process in self.family() if family is None else family:
             with contextlib.suppress(psutil.Error):
                 if process.status() != psutil.STATUS_ZOMBIE:
                     alive.append(process)

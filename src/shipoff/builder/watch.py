@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
 import shutil
 import time
@@ -15,6 +14,7 @@ import psutil
 
 from shipoff.builder.assignment import BuildError, Kind, Limits
 from shipoff.builder.confine import TenantFiles
+from shipoff.builder.cpu import CpuBudget, CpuTally, sample
 from shipoff.builder.programs import Programs
 from shipoff.contracts.types.v1 import types_pb2
 
@@ -36,18 +36,17 @@ class Watch:
         self.memory_limit = limits.memory_bytes
         self.memory_bytes = 0
         self.peak_memory_bytes = 0
-        # CPU seconds of everything together; until the job is known there is no such limit.
-        self.cpu_limit_s = math.inf
+        self.cpu = CpuBudget(0, 0)
         self.step = ""
-        self._cpu_s = 0.0
+        self._tally = CpuTally()
         self._started = time.monotonic()
 
     def usage(self) -> types_pb2.Usage:
         """What the build has used so far, this process included."""
-        self._count_cpu(())
+        self._tally.add(sample(self._programs.family()))
         return types_pb2.Usage(
             peak_memory_bytes=self.peak_memory_bytes,
-            cpu_s=self._cpu_s,
+            cpu_s=self._tally.total_s,
             wall_s=time.monotonic() - self._started,
         )
 
@@ -55,8 +54,9 @@ class Watch:
         """Returns when a limit is broken, and which; never otherwise."""
         next_disk = 0.0
         while True:
-            processes = self._programs.running()
-            self._count_cpu(processes)
+            family = self._programs.family()
+            self._tally.add(sample(family))
+            processes = self._programs.running(family)
             breach = await self._memory(processes) or self._count(processes) or self._cpu()
             if breach is None and time.monotonic() >= next_disk:
                 began = time.monotonic()
@@ -66,12 +66,6 @@ class Watch:
             if breach is not None:
                 return breach
             await asyncio.sleep(_SAMPLE_S)
-
-    def _count_cpu(self, processes: Sequence[psutil.Process]) -> None:
-        """What this process, what was waited for and what lives has used; the rest is known only while it lives."""
-        times = os.times()
-        own_s = times.user + times.system + times.children_user + times.children_system
-        self._cpu_s = max(self._cpu_s, own_s + sum(_cpu_s(process) for process in processes))
 
     async def _memory(self, processes: Sequence[psutil.Process]) -> BuildError | None:
         resident = sum(_resident(process) for process in processes)
@@ -99,12 +93,14 @@ class Watch:
         )
 
     def _cpu(self) -> BuildError | None:
-        if self._cpu_s <= self.cpu_limit_s:
+        used_s = self._tally.total_s
+        if not self.cpu.exceeded(used_s):
             return None
         return BuildError(
             Kind.BUILD_FAILURE_TIMEOUT,
-            f"{self.step or 'the build'} used more than {self.cpu_limit_s:.0f} s of CPU, all that its reserved cores have "
-            "in the time a build may take: have it start fewer programs at once",
+            f"{self.step or 'the build'} used more CPU than the {self.cpu.seconds:g} s that the build may use "
+            f"({self.cpu.cpu_millis / 1000:g} cores for {self.cpu.timeout_s} s; it used {used_s:.0f} s) and was ended: "
+            "have it do less at once, or deploy again, then as much is reserved as this build used",
             step=self.step,
         )
 
@@ -137,12 +133,6 @@ def machine_kills() -> int:
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
     return 0
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    with contextlib.suppress(psutil.Error):
-        return float(sum(process.cpu_times()[:4]))
-    return 0.0
 
 
 def _resident(process: psutil.Process) -> int:
