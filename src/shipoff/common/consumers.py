@@ -19,11 +19,11 @@ import redis.asyncio as aioredis
 import structlog
 from redis import exceptions as redis_errors
 
-from shipoff.common.errors import PermanentError, TemporaryError
+from shipoff.common.errors import InvalidInput, PermanentError, TemporaryError
 from shipoff.common.failpoints import crossing
 from shipoff.common.lifecycle import background
 from shipoff.common.streams import PAYLOAD, RECIPIENT, Event, Streams, dead_stream, decode, translated
-from shipoff.common.telemetry import Context, working_on
+from shipoff.common.telemetry import Context, together, working_on
 
 MAX_TRIES = 5
 # The newest dead letters of a stream; each is an event that somebody has to look at, so that more is a flood of the same.
@@ -137,8 +137,8 @@ class Consumer:
 
     async def _deliver(self, entries: Sequence[tuple[bytes, bytes]]) -> None:
         events = [decode(data) for _, data in entries]
-        first = events[0]
-        with working_on(Context(tenant_id=first.tenant_id if len(events) == 1 else "", traceparent=first.traceparent)):
+        # A handler that takes them one by one (`inboxed`) gives each its own ids again.
+        with working_on(together(event.context for event in events)):
             await self._handle(events)
         crossing("before acknowledgement")
         with translated():
@@ -150,6 +150,10 @@ class Consumer:
 
     async def _deliver_alone(self, entry: tuple[bytes, bytes]) -> None:
         """A failed batch is tried one by one, so that one bad event does not hold up its neighbours."""
+        with working_on(_context(entry[1])):
+            await self._tried(entry)
+
+    async def _tried(self, entry: tuple[bytes, bytes]) -> None:
         try:
             await self._deliver([entry])
             return
@@ -207,7 +211,8 @@ class Consumer:
             own = await self._own([(claimed_id, fields)])
             if own and tries >= self._options.max_tries and entry_id not in self._temporary:
                 reason = self._failures.get(entry_id, "its consumer died while handling it")
-                await self._bury(own[0], reason=reason, tries=tries)
+                with working_on(_context(own[0][1])):
+                    await self._bury(own[0], reason=reason, tries=tries)
             else:
                 await self._process(own)
 
@@ -241,6 +246,14 @@ class Consumer:
     def _forget(self, entry_id: bytes) -> None:
         self._temporary.pop(entry_id, None)
         self._failures.pop(entry_id, None)
+
+
+def _context(data: bytes) -> Context:
+    """The ids of an entry; none when it is no event."""
+    try:
+        return decode(data).context
+    except InvalidInput:
+        return Context()
 
 
 def _per_stream(answer: Any) -> Iterator[list[tuple[bytes, dict[bytes, bytes]]]]:

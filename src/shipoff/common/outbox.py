@@ -20,6 +20,7 @@ from shipoff.common.errors import InvalidInput
 from shipoff.common.lifecycle import background, looping
 from shipoff.common.postgres import Database, Row, Transaction
 from shipoff.common.streams import Event, Streams, envelope
+from shipoff.common.telemetry import working_on
 
 OUTBOX_DDL = [
     """CREATE TABLE outbox (
@@ -133,7 +134,8 @@ Handler = Callable[[Transaction, Event], Awaitable[None]]
 def inboxed(database: Database, consumer: str, handle: Handler, *, only: Collection[type] = ()) -> BatchHandler:
     """A batch handler that calls `handle` once for each event ever, its writes and the event's id in one transaction.
 
-    `only` names the messages it is for; others are passed over without a trace. Empty: all.
+    Each is handled under its own ids, whichever batch it came in. `only` names the messages it is for; others are passed over
+    without a trace. Empty: all.
     """
 
     async def handle_batch(events: Sequence[Event]) -> None:
@@ -142,8 +144,9 @@ def inboxed(database: Database, consumer: str, handle: Handler, *, only: Collect
             return
         async with database.transaction() as tx:
             for event in wanted:
-                if await tx.execute(_SEEN, {"consumer": consumer, "event_id": event.id}):
-                    await handle(tx, event)
+                with working_on(event.context):
+                    if await tx.execute(_SEEN, {"consumer": consumer, "event_id": event.id}):
+                        await handle(tx, event)
 
     return handle_batch
 

@@ -20,7 +20,7 @@ from redis import exceptions as redis_errors
 from shipoff.common.errors import Exhausted, InvalidInput, Unavailable
 from shipoff.common.failpoints import crossing
 from shipoff.common.ids import new_id
-from shipoff.common.telemetry import current
+from shipoff.common.telemetry import Context, current
 from shipoff.contracts.events.v1 import events_pb2
 
 DEPLOYMENT_QUEUE = "streams.deployment.queue"
@@ -55,16 +55,23 @@ class Event:
     tenant_id: str
     message: Message
     traceparent: str = ""
+    request_id: str = ""
+
+    @property
+    def context(self) -> Context:
+        """The ids under which it is handled: those under which it was emitted."""
+        return Context(request_id=self.request_id, tenant_id=self.tenant_id, traceparent=self.traceparent)
 
 
 def envelope(message: Message, *, tenant_id: str, event_id: str | None = None) -> events_pb2.Envelope:
-    """Wraps a payload with a new id, the time, the tenant and the current trace context."""
+    """Wraps a payload with a new id, the time, the tenant, and the current request's id and trace context."""
     wrapped = events_pb2.Envelope(
         id=event_id or new_id(),
         type=message.DESCRIPTOR.full_name,
         version=1,
         tenant_id=tenant_id,
         traceparent=current().traceparent,
+        request_id=current().request_id,
         payload=message.SerializeToString(),
     )
     wrapped.time.FromDatetime(datetime.now(UTC))
@@ -85,6 +92,7 @@ def decode(data: bytes) -> Event:
         tenant_id=wrapped.tenant_id,
         message=message,
         traceparent=wrapped.traceparent,
+        request_id=wrapped.request_id,
     )
 
 

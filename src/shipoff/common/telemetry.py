@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -22,6 +22,8 @@ class Context:
     request_id: str = ""
     tenant_id: str = ""
     traceparent: str = ""
+    # The trace contexts of the pieces of work that are done here in one go, by a trace of its own (OpenTelemetry: span links).
+    links: tuple[str, ...] = ()
 
 
 _NOTHING = Context()
@@ -63,6 +65,32 @@ def valid_traceparent(text: str) -> bool:
     return all(set(part) <= set("0123456789abcdef") for part in parts)
 
 
+def trace_id(traceparent: str) -> str:
+    """Its second field."""
+    return traceparent.split("-")[1]
+
+
+def together(contexts: Iterable[Context]) -> Context:
+    """The ids for work on several things in one go: those that they share, and a link to each one's trace.
+
+    For a single thing: its own.
+    """
+    each = list(contexts)
+    if len(each) == 1:
+        return each[0]
+    return Context(
+        request_id=_shared(context.request_id for context in each),
+        tenant_id=_shared(context.tenant_id for context in each),
+        links=tuple(dict.fromkeys(context.traceparent for context in each if valid_traceparent(context.traceparent))),
+    )
+
+
+def _shared(values: Iterable[str]) -> str:
+    """What all of them are; empty when they differ."""
+    different = set(values)
+    return different.pop() if len(different) == 1 else ""
+
+
 def _add_ids(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     context = current()
     for name in ("request_id", "tenant_id"):
@@ -70,7 +98,9 @@ def _add_ids(_logger: object, _method: str, event: structlog.typing.EventDict) -
         if value:
             event.setdefault(name, value)
     if context.traceparent:
-        event.setdefault("trace_id", context.traceparent.split("-")[1])
+        event.setdefault("trace_id", trace_id(context.traceparent))
+    if context.links:
+        event.setdefault("linked_trace_ids", [trace_id(link) for link in context.links])
     return event
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
 
+from shipoff.common import consumers
 from shipoff.common.consumers import Consumer, ConsumerOptions
 from shipoff.common.errors import InvalidInput, TemporaryError
 from shipoff.common.ids import new_id
 from shipoff.common.outbox import Outbox, inboxed
 from shipoff.common.postgres import Database, Transaction
 from shipoff.common.streams import DEPLOYMENT_QUEUE, LOGS_INGEST, Event, Streams, decode, envelope
+from shipoff.common.telemetry import Context, current, new_traceparent, working_on
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.embedded.valkey import Valkey
 
@@ -179,6 +182,63 @@ async def test_a_consumer_goes_on_after_flushall(streams, eventually):
         await streams.client.flushall()
         await streams.publish(LOGS_INGEST, [started(2)], tenant_id="t")
         await eventually(lambda: recorder.seen == [1, 2])
+
+
+IDS = [Context(request_id=f"r-{n}", tenant_id=f"t-{n}", traceparent=new_traceparent()) for n in range(3)]
+
+
+async def emitted_under_its_own_ids(streams: Streams, database: Database) -> None:
+    """One event for each of IDS, through the outbox, so that a consumer finds all of them in one batch."""
+    outbox = Outbox(database, streams, producing=[DEPLOYMENT_QUEUE])
+    for number, ids in enumerate(IDS):
+        with working_on(ids):
+            async with database.transaction() as tx:
+                await outbox.emit(tx, DEPLOYMENT_QUEUE, started(number), tenant_id=ids.tenant_id)
+    await outbox.publish_pending()
+
+
+async def test_every_event_of_a_batch_is_handled_under_the_ids_it_was_emitted_under(streams, database, eventually):
+    handled: dict[int, Context] = {}
+    batches: list[Context] = []
+
+    async def handle(tx: Transaction, event: Event) -> None:
+        handled[event.message.attempt] = current()
+
+    one_by_one = inboxed(database, "g", handle)
+
+    async def deliver(events: Sequence[Event]) -> None:
+        batches.append(current())
+        await one_by_one(events)
+
+    await emitted_under_its_own_ids(streams, database)
+    async with Consumer(streams, DEPLOYMENT_QUEUE, "orchestrator", deliver, options=QUICK).running():
+        await eventually(lambda: len(handled) == 3)
+    assert handled == dict(enumerate(IDS))
+    # What is done for all of them in one go belongs to none, and is linked to each.
+    (batch,) = batches
+    assert (batch.request_id, batch.tenant_id) == ("", "")
+    assert batch.links == tuple(ids.traceparent for ids in IDS)
+    assert batch.traceparent not in batch.links
+
+
+async def test_what_is_said_of_an_event_that_fails_is_said_under_its_ids(streams, database, eventually, monkeypatch):
+    said: list[tuple[str, Context]] = []
+
+    def note(event: str, **_: object) -> None:
+        said.append((event, current()))
+
+    monkeypatch.setattr(consumers, "log", SimpleNamespace(info=note, exception=note, error=note))
+    recorder = Recorder()
+    # The batch fails at the first of them; then each has a reason of its own.
+    recorder.failures[0] = [TemporaryError("away"), TemporaryError("away")]
+    recorder.failures[1] = [ValueError("poison")] * 100
+    recorder.failures[2] = [InvalidInput("no sense in it")]
+    await emitted_under_its_own_ids(streams, database)
+    async with Consumer(streams, DEPLOYMENT_QUEUE, "orchestrator", recorder, options=QUICK).running():
+        await eventually(lambda: [event for event, _ in said].count("event dead-lettered") == 2)
+    assert ("event waits", IDS[0]) in said
+    assert ("event failed", IDS[1]) in said
+    assert [ids for event, ids in said if event == "event dead-lettered"] == [IDS[2], IDS[1]]
 
 
 async def test_an_event_delivered_twice_is_handled_once(database):

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from shipoff.common.telemetry import Context, current, new_traceparent, valid_traceparent, working_on
+from shipoff.common.telemetry import Context, current, new_traceparent, together, valid_traceparent, working_on
 
 GIVEN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -35,3 +35,17 @@ async def test_tasks_do_not_see_each_other_s_ids():
             return current().request_id
 
     assert await asyncio.gather(ask("a"), ask("b")) == ["a", "b"]
+
+
+def test_work_on_several_things_has_a_trace_of_its_own_that_names_theirs():
+    first, second = (Context(request_id=name, tenant_id="t", traceparent=new_traceparent()) for name in ("r-1", "r-2"))
+    both = together([first, second])
+    assert both == Context(tenant_id="t", links=(first.traceparent, second.traceparent))
+    with working_on(both) as ids:
+        assert valid_traceparent(ids.traceparent)
+        assert ids.traceparent not in both.links
+
+
+def test_work_on_a_single_thing_has_its_ids():
+    alone = Context(request_id="r", tenant_id="t", traceparent=GIVEN)
+    assert together([alone]) == alone

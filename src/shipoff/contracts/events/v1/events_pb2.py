@@ -26,39 +26,39 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from shipoff.contracts.types.v1 import types_pb2 as shipoff_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshipoff/events/v1/events.proto\x12\x11shipoff.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshipoff/types/v1/types.proto\"\x98\x01\n\x08\x45nvelope\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x05\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\ttenant_id\x18\x05 \x01(\t\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12\x0f\n\x07payload\x18\x07 \x01(\x0c\"\x89\x03\n\x13\x44\x65ploymentRequested\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x14\n\x0cproject_name\x18\x03 \x01(\t\x12\x0f\n\x07team_id\x18\x04 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x05 \x01(\t\x12(\n\x06source\x18\x06 \x01(\x0b\x32\x18.shipoff.types.v1.Source\x12\x0e\n\x06\x62ranch\x18\x07 \x01(\t\x12\x16\n\x0e\x63ommit_message\x18\x08 \x01(\t\x12*\n\x07trigger\x18\t \x01(\x0e\x32\x19.shipoff.types.v1.Trigger\x12\x36\n\rconfiguration\x18\n \x01(\x0b\x32\x1f.shipoff.types.v1.Configuration\x12\x14\n\x0crequested_by\x18\x0b \x01(\t\x12\x30\n\x0crequested_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05hosts\x18\r \x03(\t\"I\n\x0eProjectDeleted\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0f\n\x07team_id\x18\x02 \x01(\t\x12\x12\n\ndeleted_by\x18\x03 \x01(\t\"\xe5\x02\n\x16\x44\x65ploymentStateChanged\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x14\n\x0cproject_name\x18\x03 \x01(\t\x12\x0f\n\x07team_id\x18\x04 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x05 \x01(\t\x12\x0e\n\x06number\x18\x06 \x01(\x03\x12\x35\n\nfrom_state\x18\x07 \x01(\x0e\x32!.shipoff.types.v1.DeploymentState\x12\x33\n\x08to_state\x18\x08 \x01(\x0e\x32!.shipoff.types.v1.DeploymentState\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x0f\n\x07version\x18\n \x01(\x03\x12(\n\x04time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05hosts\x18\x0c \x03(\t\x12\x0e\n\x06\x63ommit\x18\r \x01(\t\"\x93\x01\n\x0eReleaseExpired\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x0f\n\x07team_id\x18\x03 \x01(\t\x12,\n\x08\x61rtifact\x18\x04 \x01(\x0b\x32\x1a.shipoff.types.v1.Artifact\x12\x17\n\x0f\x61rtifact_unused\x18\x05 \x01(\x08\"6\n\x0c\x42uildStarted\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\"\xc4\x01\n\x0e\x42uildSucceeded\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12,\n\x08\x61rtifact\x18\x03 \x01(\x0b\x32\x1a.shipoff.types.v1.Artifact\x12$\n\x04plan\x18\x04 \x01(\x0b\x32\x16.shipoff.types.v1.Plan\x12&\n\x05usage\x18\x05 \x01(\x0b\x32\x17.shipoff.types.v1.Usage\x12\x0e\n\x06\x63ommit\x18\x06 \x01(\t\"\xad\x01\n\x0b\x42uildFailed\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\x30\n\x07\x66\x61ilure\x18\x03 \x01(\x0e\x32\x1f.shipoff.events.v1.BuildFailure\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0c\n\x04step\x18\x05 \x01(\t\x12&\n\x05usage\x18\x06 \x01(\x0b\x32\x17.shipoff.types.v1.Usage\"g\n\rWorkloadReady\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12-\n\tendpoints\x18\x03 \x03(\x0b\x32\x1a.shipoff.types.v1.Endpoint\"r\n\x18WorkloadEndpointsChanged\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12-\n\tendpoints\x18\x03 \x03(\x0b\x32\x1a.shipoff.types.v1.Endpoint\"J\n\x0eWorkloadFailed\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x11\n\twas_ready\x18\x03 \x01(\x08\"(\n\x0fWorkloadStopped\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\"\xc2\x01\n\x08LogBatch\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x15\n\rdeployment_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x0f\n\x07team_id\x18\x04 \x01(\t\x12+\n\x06source\x18\x05 \x01(\x0e\x32\x1b.shipoff.types.v1.LogSource\x12\x10\n\x08instance\x18\x06 \x01(\x05\x12(\n\x05lines\x18\x07 \x03(\x0b\x32\x19.shipoff.types.v1.LogLine*\xe0\x02\n\x0c\x42uildFailure\x12\x1d\n\x19\x42UILD_FAILURE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42UILD_FAILURE_SOURCE\x10\x01\x12\x16\n\x12\x42UILD_FAILURE_PLAN\x10\x02\x12\x19\n\x15\x42UILD_FAILURE_COMMAND\x10\x03\x12\x1f\n\x1b\x42UILD_FAILURE_OUT_OF_MEMORY\x10\x04\x12\x19\n\x15\x42UILD_FAILURE_TIMEOUT\x10\x05\x12\x16\n\x12\x42UILD_FAILURE_DISK\x10\x06\x12\x1b\n\x17\x42UILD_FAILURE_PROCESSES\x10\x07\x12\x1a\n\x16\x42UILD_FAILURE_ARTIFACT\x10\x08\x12\x1b\n\x17\x42UILD_FAILURE_CANCELLED\x10\t\x12\x1e\n\x1a\x42UILD_FAILURE_BUILDER_LOST\x10\n\x12\x1a\n\x16\x42UILD_FAILURE_PLATFORM\x10\x0b\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshipoff/events/v1/events.proto\x12\x11shipoff.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshipoff/types/v1/types.proto\"\xac\x01\n\x08\x45nvelope\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x05\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\ttenant_id\x18\x05 \x01(\t\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12\x0f\n\x07payload\x18\x07 \x01(\x0c\x12\x12\n\nrequest_id\x18\x08 \x01(\t\"\x89\x03\n\x13\x44\x65ploymentRequested\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x14\n\x0cproject_name\x18\x03 \x01(\t\x12\x0f\n\x07team_id\x18\x04 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x05 \x01(\t\x12(\n\x06source\x18\x06 \x01(\x0b\x32\x18.shipoff.types.v1.Source\x12\x0e\n\x06\x62ranch\x18\x07 \x01(\t\x12\x16\n\x0e\x63ommit_message\x18\x08 \x01(\t\x12*\n\x07trigger\x18\t \x01(\x0e\x32\x19.shipoff.types.v1.Trigger\x12\x36\n\rconfiguration\x18\n \x01(\x0b\x32\x1f.shipoff.types.v1.Configuration\x12\x14\n\x0crequested_by\x18\x0b \x01(\t\x12\x30\n\x0crequested_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05hosts\x18\r \x03(\t\"I\n\x0eProjectDeleted\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0f\n\x07team_id\x18\x02 \x01(\t\x12\x12\n\ndeleted_by\x18\x03 \x01(\t\"\xe5\x02\n\x16\x44\x65ploymentStateChanged\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x14\n\x0cproject_name\x18\x03 \x01(\t\x12\x0f\n\x07team_id\x18\x04 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x05 \x01(\t\x12\x0e\n\x06number\x18\x06 \x01(\x03\x12\x35\n\nfrom_state\x18\x07 \x01(\x0e\x32!.shipoff.types.v1.DeploymentState\x12\x33\n\x08to_state\x18\x08 \x01(\x0e\x32!.shipoff.types.v1.DeploymentState\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x0f\n\x07version\x18\n \x01(\x03\x12(\n\x04time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05hosts\x18\x0c \x03(\t\x12\x0e\n\x06\x63ommit\x18\r \x01(\t\"\x93\x01\n\x0eReleaseExpired\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x0f\n\x07team_id\x18\x03 \x01(\t\x12,\n\x08\x61rtifact\x18\x04 \x01(\x0b\x32\x1a.shipoff.types.v1.Artifact\x12\x17\n\x0f\x61rtifact_unused\x18\x05 \x01(\x08\"6\n\x0c\x42uildStarted\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\"\xc4\x01\n\x0e\x42uildSucceeded\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12,\n\x08\x61rtifact\x18\x03 \x01(\x0b\x32\x1a.shipoff.types.v1.Artifact\x12$\n\x04plan\x18\x04 \x01(\x0b\x32\x16.shipoff.types.v1.Plan\x12&\n\x05usage\x18\x05 \x01(\x0b\x32\x17.shipoff.types.v1.Usage\x12\x0e\n\x06\x63ommit\x18\x06 \x01(\t\"\xad\x01\n\x0b\x42uildFailed\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\x30\n\x07\x66\x61ilure\x18\x03 \x01(\x0e\x32\x1f.shipoff.events.v1.BuildFailure\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0c\n\x04step\x18\x05 \x01(\t\x12&\n\x05usage\x18\x06 \x01(\x0b\x32\x17.shipoff.types.v1.Usage\"g\n\rWorkloadReady\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12-\n\tendpoints\x18\x03 \x03(\x0b\x32\x1a.shipoff.types.v1.Endpoint\"r\n\x18WorkloadEndpointsChanged\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12-\n\tendpoints\x18\x03 \x03(\x0b\x32\x1a.shipoff.types.v1.Endpoint\"J\n\x0eWorkloadFailed\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x11\n\twas_ready\x18\x03 \x01(\x08\"(\n\x0fWorkloadStopped\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\"\xc2\x01\n\x08LogBatch\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x15\n\rdeployment_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x0f\n\x07team_id\x18\x04 \x01(\t\x12+\n\x06source\x18\x05 \x01(\x0e\x32\x1b.shipoff.types.v1.LogSource\x12\x10\n\x08instance\x18\x06 \x01(\x05\x12(\n\x05lines\x18\x07 \x03(\x0b\x32\x19.shipoff.types.v1.LogLine*\xe0\x02\n\x0c\x42uildFailure\x12\x1d\n\x19\x42UILD_FAILURE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42UILD_FAILURE_SOURCE\x10\x01\x12\x16\n\x12\x42UILD_FAILURE_PLAN\x10\x02\x12\x19\n\x15\x42UILD_FAILURE_COMMAND\x10\x03\x12\x1f\n\x1b\x42UILD_FAILURE_OUT_OF_MEMORY\x10\x04\x12\x19\n\x15\x42UILD_FAILURE_TIMEOUT\x10\x05\x12\x16\n\x12\x42UILD_FAILURE_DISK\x10\x06\x12\x1b\n\x17\x42UILD_FAILURE_PROCESSES\x10\x07\x12\x1a\n\x16\x42UILD_FAILURE_ARTIFACT\x10\x08\x12\x1b\n\x17\x42UILD_FAILURE_CANCELLED\x10\t\x12\x1e\n\x1a\x42UILD_FAILURE_BUILDER_LOST\x10\n\x12\x1a\n\x16\x42UILD_FAILURE_PLATFORM\x10\x0b\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shipoff.events.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BUILDFAILURE']._serialized_start=2220
-  _globals['_BUILDFAILURE']._serialized_end=2572
+  _globals['_BUILDFAILURE']._serialized_start=2240
+  _globals['_BUILDFAILURE']._serialized_end=2592
   _globals['_ENVELOPE']._serialized_start=117
-  _globals['_ENVELOPE']._serialized_end=269
-  _globals['_DEPLOYMENTREQUESTED']._serialized_start=272
-  _globals['_DEPLOYMENTREQUESTED']._serialized_end=665
-  _globals['_PROJECTDELETED']._serialized_start=667
-  _globals['_PROJECTDELETED']._serialized_end=740
-  _globals['_DEPLOYMENTSTATECHANGED']._serialized_start=743
-  _globals['_DEPLOYMENTSTATECHANGED']._serialized_end=1100
-  _globals['_RELEASEEXPIRED']._serialized_start=1103
-  _globals['_RELEASEEXPIRED']._serialized_end=1250
-  _globals['_BUILDSTARTED']._serialized_start=1252
-  _globals['_BUILDSTARTED']._serialized_end=1306
-  _globals['_BUILDSUCCEEDED']._serialized_start=1309
-  _globals['_BUILDSUCCEEDED']._serialized_end=1505
-  _globals['_BUILDFAILED']._serialized_start=1508
-  _globals['_BUILDFAILED']._serialized_end=1681
-  _globals['_WORKLOADREADY']._serialized_start=1683
-  _globals['_WORKLOADREADY']._serialized_end=1786
-  _globals['_WORKLOADENDPOINTSCHANGED']._serialized_start=1788
-  _globals['_WORKLOADENDPOINTSCHANGED']._serialized_end=1902
-  _globals['_WORKLOADFAILED']._serialized_start=1904
-  _globals['_WORKLOADFAILED']._serialized_end=1978
-  _globals['_WORKLOADSTOPPED']._serialized_start=1980
-  _globals['_WORKLOADSTOPPED']._serialized_end=2020
-  _globals['_LOGBATCH']._serialized_start=2023
-  _globals['_LOGBATCH']._serialized_end=2217
+  _globals['_ENVELOPE']._serialized_end=289
+  _globals['_DEPLOYMENTREQUESTED']._serialized_start=292
+  _globals['_DEPLOYMENTREQUESTED']._serialized_end=685
+  _globals['_PROJECTDELETED']._serialized_start=687
+  _globals['_PROJECTDELETED']._serialized_end=760
+  _globals['_DEPLOYMENTSTATECHANGED']._serialized_start=763
+  _globals['_DEPLOYMENTSTATECHANGED']._serialized_end=1120
+  _globals['_RELEASEEXPIRED']._serialized_start=1123
+  _globals['_RELEASEEXPIRED']._serialized_end=1270
+  _globals['_BUILDSTARTED']._serialized_start=1272
+  _globals['_BUILDSTARTED']._serialized_end=1326
+  _globals['_BUILDSUCCEEDED']._serialized_start=1329
+  _globals['_BUILDSUCCEEDED']._serialized_end=1525
+  _globals['_BUILDFAILED']._serialized_start=1528
+  _globals['_BUILDFAILED']._serialized_end=1701
+  _globals['_WORKLOADREADY']._serialized_start=1703
+  _globals['_WORKLOADREADY']._serialized_end=1806
+  _globals['_WORKLOADENDPOINTSCHANGED']._serialized_start=1808
+  _globals['_WORKLOADENDPOINTSCHANGED']._serialized_end=1922
+  _globals['_WORKLOADFAILED']._serialized_start=1924
+  _globals['_WORKLOADFAILED']._serialized_end=1998
+  _globals['_WORKLOADSTOPPED']._serialized_start=2000
+  _globals['_WORKLOADSTOPPED']._serialized_end=2040
+  _globals['_LOGBATCH']._serialized_start=2043
+  _globals['_LOGBATCH']._serialized_end=2237
 # @@protoc_insertion_point(module_scope)

@@ -79,6 +79,7 @@ class Envelope(message.Message):
     TENANT_ID_FIELD_NUMBER: builtins.int
     TRACEPARENT_FIELD_NUMBER: builtins.int
     PAYLOAD_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     id: builtins.str
     """UUIDv7; a consumer that has seen it does nothing."""
     type: builtins.str
@@ -89,6 +90,8 @@ class Envelope(message.Message):
     traceparent: builtins.str
     """W3C trace context."""
     payload: builtins.bytes
+    request_id: builtins.str
+    """The request that it came of; empty where nobody asked for it."""
     @builtins.property
     def time(self) -> timestamp_pb2.Timestamp: ...
     def __init__(
@@ -101,10 +104,11 @@ class Envelope(message.Message):
         tenant_id: builtins.str = ...,
         traceparent: builtins.str = ...,
         payload: builtins.bytes = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["id", b"id", "payload", b"payload", "tenant_id", b"tenant_id", "time", b"time", "traceparent", b"traceparent", "type", b"type", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["id", b"id", "payload", b"payload", "request_id", b"request_id", "tenant_id", b"tenant_id", "time", b"time", "traceparent", b"traceparent", "type", b"type", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
