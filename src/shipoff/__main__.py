@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from shipoff.cli.app import app
+from shipoff.cli.parsing import Verb
 from shipoff.embedded import commands
 
-app.command("serve")(commands.serve)
-app.command("up")(commands.up)
-app.command("down")(commands.down)
+app.command("serve", cls=Verb)(commands.serve)
+app.command("up", cls=Verb)(commands.up)
+app.command("down", cls=Verb)(commands.down)
 
 
 def main() -> None:

@@ -55,6 +55,7 @@ class World:
     streams_open: set[str] = field(default_factory=set)
     workloads: set[str] = field(default_factory=set)
     audit_is_away: bool = False
+    identity_lists_nobody: bool = False
     dead: list[worker_pb2.DeadEvent] = field(default_factory=list)
 
     def user(self, name: str, *memberships: tuple[str, int]) -> str:
@@ -189,7 +190,13 @@ class Identity(_Recording, identity_pb2_grpc.IdentityServiceServicer):
 
     async def ListMembers(self, request: Any, context: Any) -> Any:
         self.note(request)
-        return identity_pb2.ListMembersResponse()
+        if self.world.identity_lists_nobody:
+            raise Unavailable("away", retry_after_s=0.01)
+        known = self.world.tokens.values()
+        members = [
+            identity_pb2.Member(user=a.user, role=m.role) for a in known for m in a.memberships if m.team.id == request.team_id
+        ]
+        return identity_pb2.ListMembersResponse(members=members)
 
     async def RecordAudit(self, request: Any, context: Any) -> Any:
         self.note(request)

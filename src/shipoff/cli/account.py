@@ -10,6 +10,7 @@ import typer
 from shipoff.cli import credentials
 from shipoff.cli.errors import Failure, UsageFailure
 from shipoff.cli.output import Output, ago
+from shipoff.cli.parsing import Verb
 from shipoff.cli.verb import JsonOption, signed_in, verb
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def whoami(as_json: JsonOption = False) -> None:
         output.say(f"{_who(me)} at {api.url}")
 
 
-@tokens.command("list")
+@tokens.command("list", cls=Verb)
 @verb
 def list_tokens(as_json: JsonOption = False) -> None:
     """List your tokens, without their secrets."""
@@ -98,7 +99,7 @@ def list_tokens(as_json: JsonOption = False) -> None:
     output.table(("ID", "NAME", "CREATED", "LAST USED"), rows)
 
 
-@tokens.command("create")
+@tokens.command("create", cls=Verb)
 @verb
 def create_token(name: Annotated[str, typer.Argument(help="What it is for.")], as_json: JsonOption = False) -> None:
     """Make a token. It is shown once."""
@@ -110,7 +111,7 @@ def create_token(name: Annotated[str, typer.Argument(help="What it is for.")], a
     output.note("It is not shown again.")
 
 
-@tokens.command("revoke")
+@tokens.command("revoke", cls=Verb)
 @verb
 def revoke_token(token_id: Annotated[str, typer.Argument(metavar="ID")], as_json: JsonOption = False) -> None:
     """Make a token worthless."""
@@ -133,7 +134,7 @@ def _team(api: Api, wanted: str | None) -> str:
     return str(matching[0]["id"])
 
 
-@members.command("list")
+@members.command("list", cls=Verb)
 @verb
 def list_members(team: TeamOption = None, as_json: JsonOption = False) -> None:
     """List a team's members."""
@@ -145,7 +146,7 @@ def list_members(team: TeamOption = None, as_json: JsonOption = False) -> None:
     output.table(("USER", "E-MAIL", "NAME", "ROLE"), rows)
 
 
-@members.command("add")
+@members.command("add", cls=Verb)
 @verb
 def add_member(
     email: Annotated[str, typer.Argument(help="The e-mail address.")],
@@ -163,7 +164,7 @@ def add_member(
         output.say(f"Their first token, shown once: {added['token']}")
 
 
-@members.command("remove")
+@members.command("remove", cls=Verb)
 @verb
 def remove_member(
     user_id: Annotated[str, typer.Argument(metavar="USER")], team: TeamOption = None, as_json: JsonOption = False

@@ -5,37 +5,46 @@ from __future__ import annotations
 import typer
 
 from shipoff.cli import account, events, hooks, limits, logs, plans, projects, releases, variables
+from shipoff.cli.errors import MEANINGS
+from shipoff.cli.parsing import Tree, Verb
+
+# Paragraphs: Typer joins the lines of one.
+_EPILOG = "\n\n".join(
+    [
+        "Exit codes:",
+        *(f"{code.value}: {meaning}." for code, meaning in MEANINGS.items()),
+        "Settings: SHIPOFF_URL and SHIPOFF_TOKEN come before what login saved.",
+    ]
+)
 
 app = typer.Typer(
     name="shipoff",
+    cls=Tree,
     help="Ship an app: from a folder or a repository to a running address.",
-    epilog=(
-        "Exit codes: 0 done · 1 deployment failed or refused · 2 usage · 3 not signed in · 4 not found · "
-        "5 platform unreachable · 130 interrupted. Settings: SHIPOFF_URL, SHIPOFF_TOKEN."
-    ),
+    epilog=_EPILOG,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
 
-app.command("login")(account.login)
-app.command("whoami")(account.whoami)
-app.command("init")(projects.init)
-app.command("deploy")(releases.deploy)
-app.command("plan")(plans.plan)
-app.command("list")(projects.list_)
-app.command("status")(projects.status)
-app.command("logs")(logs.logs)
-app.command("open")(projects.open_)
+app.command("login", cls=Verb)(account.login)
+app.command("whoami", cls=Verb)(account.whoami)
+app.command("init", cls=Verb)(projects.init)
+app.command("deploy", cls=Verb)(releases.deploy)
+app.command("plan", cls=Verb)(plans.plan)
+app.command("list", cls=Verb)(projects.list_)
+app.command("status", cls=Verb)(projects.status)
+app.command("logs", cls=Verb)(logs.logs)
+app.command("open", cls=Verb)(projects.open_)
 app.add_typer(variables.app, name="env")
-app.command("rollback")(releases.rollback)
-app.command("redeploy")(releases.redeploy)
-app.command("promote")(releases.promote)
-app.command("cancel")(releases.cancel)
-app.command("queue")(limits.queue)
-app.command("settings")(limits.settings)
-app.command("scale")(projects.scale)
-app.command("destroy")(projects.destroy)
+app.command("rollback", cls=Verb)(releases.rollback)
+app.command("redeploy", cls=Verb)(releases.redeploy)
+app.command("promote", cls=Verb)(releases.promote)
+app.command("cancel", cls=Verb)(releases.cancel)
+app.command("queue", cls=Verb)(limits.queue)
+app.command("settings", cls=Verb)(limits.settings)
+app.command("scale", cls=Verb)(projects.scale)
+app.command("destroy", cls=Verb)(projects.destroy)
 app.add_typer(account.tokens, name="tokens")
 app.add_typer(account.members, name="members")
 app.add_typer(hooks.app, name="hooks")

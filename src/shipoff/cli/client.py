@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import httpx2
 
+from shipoff.cli import hints
 from shipoff.cli.credentials import Credentials
 from shipoff.cli.errors import ExitCode, Failure, Missing, Unreachable, UsageFailure
 
@@ -20,7 +21,10 @@ _TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
 _UPLOAD_TIMEOUT = httpx2.Timeout(120.0, connect=5.0)
 _AWAY = frozenset([502, 503, 504])
 _LATER = _AWAY | {429}
+# As for input that the verbs themselves refuse.
+_WRONG_INPUT = frozenset([400, 413, 415, 422])
 _LONGEST_WAIT_S = 5.0
+_WHERE = "set SHIPOFF_URL to the platform's address, as http://host:port"
 _PAUSES_S = (0.3, 1.0)
 
 
@@ -37,22 +41,33 @@ def dialled(url: str) -> tuple[str, str]:
     return urlunsplit(parts._replace(netloc=f"127.0.0.1{port}")), parts.netloc
 
 
-def check_url(url: str) -> None:
-    """Raises UsageFailure when a platform cannot be at this URL."""
+def check_url(url: str, *, named_by: str) -> None:
+    """Raises UsageFailure, naming what named it, when a platform cannot be at this URL."""
     try:
         parts = urlsplit(url)
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         fits = False
     if not fits or "@" in url or not url.isascii() or " " in url or not url.isprintable():
-        raise UsageFailure(f"the platform cannot be at {url!r}", field="SHIPOFF_URL", remedy="write it as http://host:port")
+        named_by = named_by or "SHIPOFF_URL"
+        raise UsageFailure(f"the platform cannot be at {url!r}", field=named_by, remedy=f"write {named_by} as http://host:port")
 
 
-def _sendable(token: str) -> str:
+def _sendable(credentials: Credentials) -> str:
     """The token. Raises Failure when it cannot stand in a header."""
+    token = credentials.token
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise Failure("the token is none", code=ExitCode.NOT_SIGNED_IN, field="SHIPOFF_TOKEN", remedy="sign in: shipoff login")
+        raise _not_signed_in(credentials, "what is given as the token is none")
     return token
+
+
+def _not_signed_in(credentials: Credentials, message: str) -> Failure:
+    """Says where a token that is not accepted comes from: signing in does not help against the environment."""
+    if credentials.token_from:
+        message = f"{message}; it comes from the environment variable {credentials.token_from}"
+        remedy = f"set {credentials.token_from} to a token of {credentials.url}, or unset it and sign in: shipoff login"
+        return Failure(message, code=ExitCode.NOT_SIGNED_IN, field=credentials.token_from, remedy=remedy)
+    return Failure(message, code=ExitCode.NOT_SIGNED_IN, remedy="sign in: shipoff login")
 
 
 def is_this_machine(url: str) -> bool:
@@ -71,11 +86,12 @@ class Api:
 
     def __init__(self, credentials: Credentials) -> None:
         self.url = credentials.url
-        check_url(self.url)
+        self._credentials = credentials
+        check_url(self.url, named_by=credentials.url_from)
         base, host = dialled(self.url)
         self.headers = {"Host": host, "User-Agent": "shipoff-cli"}
         if credentials.token:
-            self.headers["Authorization"] = f"Bearer {_sendable(credentials.token)}"
+            self.headers["Authorization"] = f"Bearer {_sendable(credentials)}"
         self._http = httpx2.Client(base_url=base, headers=self.headers, timeout=_TIMEOUT, trust_env=not is_this_machine(base))
 
     def __enter__(self) -> Api:
@@ -112,7 +128,7 @@ class Api:
         """Changes what is given; safe to repeat."""
         return self._call("PATCH", path, json=dict(body), repeatable=True)
 
-    def delete(self, path: str, **parameters: str | None) -> Json:
+    def delete(self, path: str, **parameters: str | bool | list[str] | None) -> Json:
         """Removes."""
         return self._call("DELETE", path, params={name: value for name, value in parameters.items() if value is not None})
 
@@ -128,7 +144,7 @@ class Api:
             try:
                 response = self._http.request(method, path, **arguments)
             except httpx2.ConnectError as error:
-                raise nothing_answers(self.url) from error
+                raise self._nothing_answers() from error
             except httpx2.HTTPError as error:
                 if not pauses:
                     raise Unreachable(f"{self.url} broke off: {error or type(error).__name__}", remedy="try again") from error
@@ -148,24 +164,45 @@ class Api:
         except ValueError:
             content = None
         if not isinstance(content, dict):
-            raise Unreachable(f"what answers at {self.url} is not Shipoff", remedy="is SHIPOFF_URL right?")
+            raise Unreachable(f"what answers at {self._address} is not Shipoff", remedy=_WHERE)
         return content
 
     def _refused(self, response: httpx2.Response) -> NoReturn:
         problem = _problem(response)
-        message = str(problem.get("detail") or problem.get("title") or f"the platform answered {response.status_code}")
+        text = str(problem.get("detail") or problem.get("title") or f"the platform answered {response.status_code}")
         field, remedy = str(problem.get("field") or ""), str(problem.get("remedy") or "")
+        message, field = hints.in_options(text, field), hints.option(field)
         status = response.status_code
         if status == 401:
-            raise Failure(message, code=ExitCode.NOT_SIGNED_IN, field=field, remedy=remedy or "sign in: shipoff login")
+            raise (
+                _not_signed_in(self._credentials, message)
+                if self._credentials.token
+                else Failure(message, code=ExitCode.NOT_SIGNED_IN, field=field, remedy=remedy or "sign in: shipoff login")
+            )
         if not problem:
-            remedy = "is it just starting, or SHIPOFF_URL wrong?"
-            raise Unreachable(f"{self.url} answers {status}, but not as Shipoff does", remedy=remedy)
+            raise Unreachable(
+                f"{self._address} answers {status}, but not as Shipoff does",
+                remedy=f"it may be just starting; if not: {_WHERE}",
+            )
         if status == 404:
             raise Missing(message, field=field, remedy=remedy)
         if status in _AWAY:
             raise Unreachable(message, remedy=remedy or "try again shortly")
+        if status in _WRONG_INPUT:
+            raise UsageFailure(message, field=field, remedy=remedy)
         raise Failure(message, field=field, remedy=remedy)
+
+    @property
+    def _address(self) -> str:
+        """The URL, and what named it."""
+        named_by = self._credentials.url_from
+        return f"{self.url} (from {named_by})" if named_by else self.url
+
+    def _nothing_answers(self) -> Unreachable:
+        """The failure when no platform runs there."""
+        named_by = self._credentials.url_from
+        remedy = f"is {named_by} right? If it is: make up" if named_by else f"start it: make up; if it runs elsewhere: {_WHERE}"
+        return Unreachable(f"nothing answers at {self._address}", remedy=remedy)
 
 
 def _retry_after_s(response: httpx2.Response) -> float:
@@ -183,8 +220,3 @@ def _problem(response: httpx2.Response) -> Json:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def nothing_answers(url: str) -> Unreachable:
-    """The failure when no platform runs there."""
-    return Unreachable(f"Nothing answers at {url}", remedy="start it with `make up`, or set SHIPOFF_URL")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 DEFAULT_URL = "http://localhost:8080"
@@ -16,7 +16,10 @@ class Credentials:
     """A platform and the token for it; an empty token means not signed in."""
 
     url: str
-    token: str
+    token: str = field(repr=False)
+    # What named each: an environment variable or an option; empty for what was saved, and for the default.
+    url_from: str = field(default="", compare=False)
+    token_from: str = field(default="", compare=False)
 
 
 def path() -> Path:
@@ -57,9 +60,14 @@ def load(url: str = "") -> Credentials:
     """What to use: SHIPOFF_URL and SHIPOFF_TOKEN before what was saved; `url` before both."""
     kept = _read()
     saved_url = kept.get("url")
-    chosen = url or os.environ.get("SHIPOFF_URL", "") or (saved_url if isinstance(saved_url, str) else "") or DEFAULT_URL
-    chosen = normal(chosen)
-    return Credentials(chosen, os.environ.get("SHIPOFF_TOKEN", "").strip() or _tokens(kept).get(chosen, ""))
+    in_environment, token = os.environ.get("SHIPOFF_URL", "").strip(), os.environ.get("SHIPOFF_TOKEN", "").strip()
+    chosen = normal(url or in_environment or (saved_url if isinstance(saved_url, str) else "") or DEFAULT_URL)
+    return Credentials(
+        chosen,
+        token or _tokens(kept).get(chosen, ""),
+        url_from="--url" if url else "SHIPOFF_URL" if in_environment else "",
+        token_from="SHIPOFF_TOKEN" if token else "",
+    )
 
 
 def _read() -> dict[str, object]:

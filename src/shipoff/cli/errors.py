@@ -19,6 +19,18 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+# As `shipoff --help` and docs/guide/cli.md tell them.
+MEANINGS: dict[ExitCode, str] = {
+    ExitCode.OK: "done",
+    ExitCode.REFUSED: "the deployment did not go live, or the platform refused: its state or your role does not allow it",
+    ExitCode.USAGE: "wrong usage, a wrong file of yours, or input that the platform does not take",
+    ExitCode.NOT_SIGNED_IN: "not signed in",
+    ExitCode.NOT_FOUND: "not found, or not yours to see; nothing is live",
+    ExitCode.UNREACHABLE: "the platform cannot be reached",
+    ExitCode.INTERRUPTED: "interrupted; a deployment that was accepted goes on",
+}
+
+
 class Failure(ShipoffError):
     """Ends the verb with a message on standard error and an exit code."""
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shipoff.cli.errors import UsageFailure
-from shipoff.cli.output import Output, ago
+from shipoff.cli.output import Output, ago, counted
+from shipoff.cli.parsing import Verb
 from shipoff.cli.verb import JsonOption, signed_in, verb
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _AllOption = Annotated[bool, typer.Option("--all", help="All there are, within -
 _IdArgument = Annotated[str | None, typer.Argument(metavar="[ID]", show_default=False)]
 
 
-@dead.command("list")
+@dead.command("list", cls=Verb)
 @verb
 def list_(stream: _StreamOption = "", group: _GroupOption = "", as_json: JsonOption = False) -> None:
     """List them, oldest first, with the service that failed, the reason and the tries."""
@@ -45,7 +46,7 @@ def _row(event: dict[str, Any]) -> tuple[str, ...]:
     return (event["id"], kind, event["group"], str(event["tries"]), ago(event["buried_at"]), event["reason"])
 
 
-@dead.command("show")
+@dead.command("show", cls=Verb)
 @verb
 def show(event_id: Annotated[str, typer.Argument(metavar="ID")], as_json: JsonOption = False) -> None:
     """Show one with its payload."""
@@ -59,7 +60,7 @@ def show(event_id: Annotated[str, typer.Argument(metavar="ID")], as_json: JsonOp
         output.say(json.dumps(found["payload"], indent=2))
 
 
-@dead.command("replay")
+@dead.command("replay", cls=Verb)
 @verb
 def replay(
     event_id: _IdArgument = None,
@@ -74,10 +75,10 @@ def replay(
     with signed_in() as api:
         answer = api.post(f"{_path(event_id)}/replay") if event_id else api.post(f"{_DEAD}/replay", only)
     output.data({"replayed": answer["count"]})
-    output.say(f"{_counted(answer['count'])} given back")
+    output.say(f"{counted(answer['count'], 'event')} given back")
 
 
-@dead.command("drop")
+@dead.command("drop", cls=Verb)
 @verb
 def drop(
     event_id: _IdArgument = None,
@@ -95,7 +96,7 @@ def drop(
     with signed_in() as api:
         count = _drop(api, event_id, only)
     output.data({"dropped": count})
-    output.say(f"{_counted(count)} dropped")
+    output.say(f"{counted(count, 'event')} dropped")
 
 
 def _drop(api: Api, event_id: str | None, only: dict[str, str]) -> int:
@@ -125,7 +126,3 @@ def _confirm(what: str) -> None:
     if not sys.stdin.isatty():
         raise UsageFailure(f"dropping {what} wants to be confirmed, and there is nobody to ask", field="--yes", remedy="--yes")
     typer.confirm(f"Drop {what} for good?", abort=True, err=True)
-
-
-def _counted(count: int) -> str:
-    return "1 event" if count == 1 else f"{count} events"

@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from shipoff.cli.output import Output, ago
+from shipoff.cli.parsing import Verb
 from shipoff.cli.verb import JsonOption, ProjectOption, here, project_path, signed_in, verb
 
 app = typer.Typer(help="Outgoing webhooks: addresses told of every state a deployment passes.", no_args_is_help=True)
 
 
-@app.command("add")
+@app.command("add", cls=Verb)
 @verb
 def add(
     url: Annotated[str, typer.Argument(help="An http or https address.")],
@@ -28,7 +29,7 @@ def add(
     output.say(f"Secret, shown once: {created['secret']}")
 
 
-@app.command("list")
+@app.command("list", cls=Verb)
 @verb
 def list_(project: ProjectOption = None, as_json: JsonOption = False) -> None:
     """List addresses and how the last delivery to each went."""
@@ -40,7 +41,7 @@ def list_(project: ProjectOption = None, as_json: JsonOption = False) -> None:
     output.table(("ID", "URL", "LAST RESULT", "CREATED"), rows)
 
 
-@app.command("remove")
+@app.command("remove", cls=Verb)
 @verb
 def remove(
     hook_id: Annotated[str, typer.Argument(metavar="ID")], project: ProjectOption = None, as_json: JsonOption = False

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shipoff.cli import names
+from shipoff.cli.claiming import ensure_project
 from shipoff.cli.errors import ExitCode, Failure, Missing, UsageFailure
 from shipoff.cli.output import Output, ago
-from shipoff.cli.releases import ensure_project, find_deployment
+from shipoff.cli.releases import find_deployment
 from shipoff.cli.verb import PRODUCTION, EnvironmentOption, JsonOption, ProjectOption, here, project_path, signed_in, verb
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def init(
             remedy=f"for example: --project {names.as_label(name) or 'my-app'}",
         )
     with signed_in() as api:
-        created = ensure_project(api, output, name)
+        created, _ = ensure_project(api, output, name)
     file = names.write_project_file(path, name)
     output.data(created)
     output.say(f"{file} names project {name}. Next: shipoff deploy")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
 from shipoff.cli import names
+from shipoff.cli.claiming import claimed, is_gone
 from shipoff.cli.errors import Failure, Missing, UsageFailure
-from shipoff.cli.output import Output, duration, size
+from shipoff.cli.output import Output, counted, duration, size
 from shipoff.cli.verb import (
     PRODUCTION,
     DetachOption,
@@ -27,6 +30,7 @@ from shipoff.cli.verb import (
 
 if TYPE_CHECKING:
     from shipoff.cli.client import Api, Json
+    from shipoff.cli.packing import Archive
 
 _CHUNK_BYTES = 256 << 10
 _UNDER_WAY = ("queued", "building", "provisioning")
@@ -55,18 +59,57 @@ def deploy(
     if git is None and not folder.is_dir():
         raise UsageFailure(f"{folder} is no folder", field="PATH")
     name = _name(project, folder, git)
-    with signed_in() as api:
-        source: Json
-        if git is not None:
-            ensure_project(api, output, name)
-            source = {"git": {"url": git, "ref": ref} if ref else {"url": git}}
-        else:
-            source = {"archive": {"digest": _upload(api, output, name, folder)}}
-        body = {"environment": environment, "source": source}
-        accepted = api.post(f"{project_path(name)}/deployments", body, keyed=True)
+    with signed_in() as api, _packed(None if git is not None else folder, output) as archive:
+        wish = _Wish(name, environment, {"url": git, "ref": ref} if ref else {"url": git})
+        accepted = _accepted(api, output, wish, archive)
         from shipoff.cli.watch import wait
 
         wait(api, output, accepted, detach=detach)
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What is to be deployed: `git` counts where there is no archive."""
+
+    project: str
+    environment: str
+    git: Json
+
+
+@contextmanager
+def _packed(folder: Path | None, output: Output) -> Iterator[Archive | None]:
+    """The folder's archive, None without a folder."""
+    if folder is None:
+        yield None
+        return
+    from shipoff.cli.packing import pack
+
+    started = time.monotonic()
+    archive = pack(folder)
+    with archive.content:
+        for note in archive.notes:
+            output.note(f"Note: {note}")
+        files = counted(archive.files, "file")
+        output.say(f"Packed {files} ({size(archive.content_bytes)}) in {duration(time.monotonic() - started)}")
+        yield archive
+
+
+def _accepted(api: Api, output: Output, wish: _Wish, archive: Archive | None) -> Json:
+    """The accepted deployment. A project that is missing is made, and stays only if the deployment is accepted."""
+    try:
+        return _request(api, output, wish, archive)
+    except Missing:
+        if not is_gone(api, wish.project):
+            raise
+        # It was there: another first deployment had made it, was refused, and took it back.
+        return _request(api, output, wish, archive)
+
+
+def _request(api: Api, output: Output, wish: _Wish, archive: Archive | None) -> Json:
+    with claimed(api, output, wish.project):
+        source: Json = {"archive": {"digest": _upload(api, output, wish.project, archive)}} if archive else {"git": wish.git}
+        body = {"environment": wish.environment, "source": source}
+        return api.post(f"{project_path(wish.project)}/deployments", body, keyed=True)
 
 
 def _name(project: str | None, folder: Path, git: str | None) -> str:
@@ -75,31 +118,13 @@ def _name(project: str | None, folder: Path, git: str | None) -> str:
     return names.written_name(folder) or names.repository_label(git) or names.choose(None, folder)
 
 
-def ensure_project(api: Api, output: Output, name: str) -> Json:
-    """The project, created when it is missing."""
-    try:
-        return api.get(project_path(name))
-    except Missing:
-        project = api.post("/v1/projects", {"name": name})
-        output.say(f"Created project {name}")
-        return project
-
-
-def _upload(api: Api, output: Output, name: str, folder: Path) -> str:
-    """Packs and uploads the folder; returns the archive's digest."""
-    from shipoff.cli.packing import pack
-
+def _upload(api: Api, output: Output, name: str, archive: Archive) -> str:
+    """Uploads the archive; returns its digest."""
     started = time.monotonic()
-    archive = pack(folder)
-    with archive.content:
-        for note in archive.notes:
-            output.note(f"Note: {note}")
-        ensure_project(api, output, name)
-        packed = time.monotonic()
-        chunks = _with_progress(archive.content, archive.size_bytes, show=not output.as_json and sys.stderr.isatty())
-        stored = api.upload(f"{project_path(name)}/sources", chunks, archive.size_bytes)
-    output.say(f"Packed {archive.files} files ({size(archive.content_bytes)}) in {duration(packed - started)}")
-    output.say(f"Uploaded {size(archive.size_bytes)} in {duration(time.monotonic() - packed)}")
+    archive.content.seek(0)
+    chunks = _with_progress(archive.content, archive.size_bytes, show=not output.as_json and sys.stderr.isatty())
+    stored = api.upload(f"{project_path(name)}/sources", chunks, archive.size_bytes)
+    output.say(f"Uploaded {size(archive.size_bytes)} in {duration(time.monotonic() - started)}")
     if stored.get("digest") != archive.digest:
         raise Failure("the platform received something else than was sent", field="digest", remedy="try again")
     return archive.digest

@@ -10,6 +10,7 @@ import typer
 
 from shipoff.cli.errors import UsageFailure
 from shipoff.cli.output import Output, ago
+from shipoff.cli.parsing import Verb
 from shipoff.cli.verb import PRODUCTION, EnvironmentOption, JsonOption, ProjectOption, here, project_path, signed_in, verb
 
 app = typer.Typer(help="Environment variables: kept sealed, taken into a deployment when it is made.", no_args_is_help=True)
@@ -17,7 +18,7 @@ app = typer.Typer(help="Environment variables: kept sealed, taken into a deploym
 _TAKES_EFFECT = "They take effect with the next deployment: shipoff redeploy --current-env"
 
 
-@app.command("set")
+@app.command("set", cls=Verb)
 @verb
 def set_(
     assignments: Annotated[list[str], typer.Argument(metavar="NAME=VALUE…", help="Variables to set.")],
@@ -36,7 +37,7 @@ def set_(
     _put(here(project), environment, variables, Output(as_json=as_json))
 
 
-@app.command("import")
+@app.command("import", cls=Verb)
 @verb
 def import_(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A .env file; - for standard input.")],
@@ -66,7 +67,7 @@ def _put(project: str, environment: str, variables: dict[str, str], output: Outp
     output.say(f"Set {', '.join(sorted(variables))} in {environment} of {project}. {_TAKES_EFFECT}")
 
 
-@app.command("unset")
+@app.command("unset", cls=Verb)
 @verb
 def unset(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Variables to remove.")],
@@ -75,18 +76,15 @@ def unset(
     as_json: JsonOption = False,
 ) -> None:
     """Remove variables."""
-    from shipoff.cli.client import segment
-
     output = Output(as_json=as_json)
     chosen = here(project)
     with signed_in() as api:
-        for name in names:
-            api.delete(f"{project_path(chosen)}/variables/{segment(name)}", environment=environment)
+        api.delete(f"{project_path(chosen)}/variables", environment=environment, name=names)
     output.data({"unset": names})
     output.say(f"Removed {', '.join(names)} from {environment} of {chosen}. {_TAKES_EFFECT}")
 
 
-@app.command("list")
+@app.command("list", cls=Verb)
 @verb
 def list_(
     reveal: Annotated[bool, typer.Option("--reveal", help="With their values.")] = False,

@@ -82,7 +82,7 @@ class Access:
 
     async def project(self, id_or_name: str, *, needs: Role) -> project_pb2.Project:
         """Loads a project. Raises NotFound, PermissionDenied."""
-        missing = NotFound(f"there is no project {id_or_name}", remedy="see the list of your projects")
+        missing = NotFound(f"there is no project {id_or_name}", remedy="see your projects: shipoff list")
         try:
             answer = await self.gateway.clients.project.GetProject(project_pb2.GetProjectRequest(id_or_name=id_or_name))
         except NotFound as error:
@@ -202,7 +202,6 @@ ViewedTeam = Annotated[str, Depends(_team(Role.VIEWER))]
 OwnedTeam = Annotated[str, Depends(_team(Role.OWNER))]
 ViewedProject = Annotated[project_pb2.Project, Depends(_project(Role.VIEWER))]
 ChangedProject = Annotated[project_pb2.Project, Depends(_project(Role.DEVELOPER))]
-OwnedProject = Annotated[project_pb2.Project, Depends(_project(Role.OWNER))]
 ViewedDeployment = Annotated[orchestrator_pb2.Deployment, Depends(_deployment(Role.VIEWER))]
 ChangedDeployment = Annotated[orchestrator_pb2.Deployment, Depends(_deployment(Role.DEVELOPER))]
 OperatingTeam = Annotated[str, Depends(_platform_team)]

@@ -72,7 +72,7 @@ def token_of(connection: HTTPConnection) -> str:
 
 
 def _not_valid() -> Unauthenticated:
-    return Unauthenticated("the token is not valid", remedy="sign in again, or make a new token")
+    return Unauthenticated("the token is not valid", remedy="sign in again: shipoff login")
 
 
 class Authenticator:

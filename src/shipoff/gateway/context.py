@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection
 
 from shipoff.gateway.clients import Clients
 from shipoff.gateway.limits import Buckets, Slots
+from shipoff.gateway.people import People
 from shipoff.gateway.settings import GatewaySettings
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Gateway:
     anonymous: Buckets
     failures: Buckets
     slots: Slots
+    people: People
 
 
 def gateway_of(connection: HTTPConnection) -> Gateway:

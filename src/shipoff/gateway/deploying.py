@@ -73,7 +73,10 @@ async def snapshot(gateway: Gateway, project_id: str, environment: str) -> proje
 def check_built(deployment: Deployment) -> None:
     """Raises PreconditionFailed where there is nothing to deploy again."""
     if not deployment.artifact.digest:
-        raise PreconditionFailed("this deployment has no artifact: it was not built, or not to the end", remedy="deploy anew")
+        raise PreconditionFailed(
+            f"deployment #{deployment.number} has no artifact: it was not built, or not to the end",
+            remedy=f"deploy anew: shipoff deploy -p {deployment.project_name}",
+        )
 
 
 async def rollback_target(reach: Access, project: project_pb2.Project, environment: str, to: str | int | None) -> Deployment:
@@ -82,16 +85,24 @@ async def rollback_target(reach: Access, project: project_pb2.Project, environme
     Raises NotFound, PreconditionFailed where there is nothing to go back to, InvalidInput for another environment's.
     """
     if to is None:
-        return await _one_before(reach.gateway, project.id, environment)
+        return await _one_before(reach.gateway, project, environment)
     target = await _named(reach, project, to)
     if target.environment != environment:
-        raise InvalidInput(f"deployment {to} is of {target.environment}", field="to", remedy="promote it instead")
+        raise InvalidInput(
+            f"deployment {to} is of {target.environment}",
+            field="to",
+            remedy=f"promote it instead: shipoff promote {to} --to {environment} -p {project.name}",
+        )
     check_built(target)
     return target
 
 
+def _see_deployments(project: project_pb2.Project) -> str:
+    return f"see its deployments: shipoff list --deployments -p {project.name}"
+
+
 async def _named(reach: Access, project: project_pb2.Project, to: str | int) -> Deployment:
-    missing = NotFound(f"{project.name} has no deployment {to}", field="to")
+    missing = NotFound(f"{project.name} has no deployment {to}", field="to", remedy=_see_deployments(project))
     if isinstance(to, str) and is_id(to):
         target = await reach.deployment(to, needs=Role.DEVELOPER)
         if target.project_id != project.id:
@@ -107,14 +118,14 @@ async def _named(reach: Access, project: project_pb2.Project, to: str | int) -> 
     return answer.deployments[0]
 
 
-async def _one_before(gateway: Gateway, project_id: str, environment: str) -> Deployment:
+async def _one_before(gateway: Gateway, project: project_pb2.Project, environment: str) -> Deployment:
     """The newest inactive deployment with an artifact that served before the present one."""
-    live = await newest(gateway, project_id, environment, state=types_pb2.DEPLOYMENT_STATE_PRODUCTION)
+    live = await newest(gateway, project.id, environment, state=types_pb2.DEPLOYMENT_STATE_PRODUCTION)
     cursor = ""
     while True:
         answer = await gateway.clients.orchestrator.ListDeployments(
             orchestrator_pb2.ListDeploymentsRequest(
-                project_id=project_id,
+                project_id=project.id,
                 environment=environment,
                 states=[types_pb2.DEPLOYMENT_STATE_INACTIVE],
                 page_size=_PAGE,
@@ -130,7 +141,9 @@ async def _one_before(gateway: Gateway, project_id: str, environment: str) -> De
                 return candidate
         cursor = answer.next_page_token
         if not cursor:
-            raise PreconditionFailed("there is no earlier deployment to go back to", remedy="see the list of deployments")
+            raise PreconditionFailed(
+                f"{project.name} has no earlier deployment in {environment} to go back to", remedy=_see_deployments(project)
+            )
 
 
 async def _served(gateway: Gateway, deployment: Deployment) -> bool:

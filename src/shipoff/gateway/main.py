@@ -13,6 +13,7 @@ from shipoff.gateway.authentication import Authenticator
 from shipoff.gateway.clients import Clients, connected
 from shipoff.gateway.context import Gateway
 from shipoff.gateway.limits import Buckets, Slots
+from shipoff.gateway.people import People
 from shipoff.gateway.server import GatewayServer
 from shipoff.gateway.settings import GatewaySettings
 from shipoff.gateway.web import serving_http
@@ -29,6 +30,7 @@ def build(settings: GatewaySettings, clients: Clients) -> Gateway:
         anonymous=Buckets(per_s=settings.anonymous_per_s, burst=settings.anonymous_burst),
         failures=failures,
         slots=Slots(each=settings.streams_per_user, in_all=settings.streams_in_all),
+        people=People(clients, settings),
     )
 
 

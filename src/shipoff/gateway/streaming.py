@@ -20,7 +20,6 @@ from shipoff.contracts.log.v1 import log_pb2
 from shipoff.contracts.orchestrator.v1 import orchestrator_pb2
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.gateway.context import Gateway
-from shipoff.gateway.models.deployments import deployment_out
 from shipoff.gateway.models.running import log_entry_out
 
 _WAITING_MESSAGES = 8
@@ -190,8 +189,8 @@ class Stream:
             await self._put_state()
 
     async def _put_state(self) -> None:
-        shown = deployment_out(self._deployment, self._gateway.settings).model_dump(mode="json", by_alias=True)
-        await self._messages.put({"type": "state", "deployment": shown})
+        shown = await self._gateway.people.shown(self._deployment)
+        await self._messages.put({"type": "state", "deployment": shown.model_dump(mode="json", by_alias=True)})
 
     async def _drain(self) -> None:
         """Sends what was logged until the deployment came to rest."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum
 from pathlib import PurePosixPath
 
-from shipoff.common.errors import InvalidInput
+from shipoff.common.errors import InvalidInput, NotFound
 
 PRODUCTION = "production"
 
@@ -102,6 +102,11 @@ class Project:
     environments: tuple[str, ...] = (PRODUCTION,)
     created_at: datetime | None = None
 
+    @property
+    def is_set_up(self) -> bool:
+        """Whether anybody has chosen anything about it since it was made."""
+        return self.configuration_version > 1 or self.repository is not None
+
 
 @dataclass(frozen=True)
 class Variable:
@@ -173,7 +178,7 @@ class Delivery:
 def check_label(text: str, *, field: str) -> str:
     """The text, when it is a DNS label (RFC 1035, 1123) that is no encoded international name. Raises InvalidInput."""
     if not _LABEL.fullmatch(text):
-        raise InvalidInput(f"{field} {_shown(text)} is not a DNS label: {_LABEL_RULE}", field=field, remedy=_LABEL_RULE)
+        raise InvalidInput(f"{field} {_shown(text)} is not a DNS label", field=field, remedy=f"write it with {_LABEL_RULE}")
     if text[2:4] == "--":
         raise InvalidInput(
             f"{field} {_shown(text)} has hyphens in the third and fourth place, which mark encoded names (RFC 5891)",
@@ -250,6 +255,18 @@ def check_variable_set(values: Mapping[str, str]) -> None:
     if size > MOST_VARIABLE_BYTES:
         raise InvalidInput(
             f"the variables of an environment together are longer than {MOST_VARIABLE_BYTES >> 10} KiB", field="variables"
+        )
+
+
+def check_set(project: Project, environment: str, names: Iterable[str], *, known: Container[str]) -> None:
+    """Raises NotFound naming every variable that is not set."""
+    missing = [name for name in dict.fromkeys(names) if name not in known]
+    if missing:
+        where = "" if environment == PRODUCTION else f" -e {environment}"
+        raise NotFound(
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set in {environment} of {project.name}",
+            field="variables",
+            remedy=f"see what is set: shipoff env list -p {project.name}{where}",
         )
 
 

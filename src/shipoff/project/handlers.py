@@ -7,7 +7,7 @@ from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from shipoff.common.errors import AlreadyExists, InvalidInput, NotFound
+from shipoff.common.errors import AlreadyExists, InvalidInput, NotFound, PreconditionFailed
 from shipoff.common.ids import new_id
 from shipoff.common.sealing import Sealer
 from shipoff.project.domain import (
@@ -23,6 +23,7 @@ from shipoff.project.domain import (
     check_deadlines,
     check_project_name,
     check_run,
+    check_set,
     check_variable_name,
     check_variable_set,
     check_variables,
@@ -128,7 +129,7 @@ class Projects:
         async with self._store.work() as work:
             project = await work.find_project(id_or_name)
         if project is None:
-            raise NotFound("there is no such project")
+            raise NotFound("there is no such project", remedy="see your projects: shipoff list")
         return project
 
     async def list(self, team_ids: Sequence[str], *, page_size: int, page_token: str) -> tuple[Sequence[Project], str]:
@@ -163,12 +164,16 @@ class Projects:
         branch = repository.branch.removeprefix("refs/heads/")
         return Repository(url, check_ref(branch, field="repository.branch") if branch else "")
 
-    async def delete(self, project_id: str, *, deleted_by: str) -> None:
-        """The same again does nothing."""
+    async def delete(self, project_id: str, *, deleted_by: str, only_unused: bool = False) -> None:
+        """The same again does nothing. Raises PreconditionFailed for a project in use where only an unused one is to go."""
         async with self._store.work() as work:
+            # Locked: a deployment is either accepted by now, or will find that the project is gone.
             project = await work.project(project_id)
-            if project is not None:
-                await work.delete_project(project, deleted_by=deleted_by)
+            if project is None:
+                return
+            if only_unused and (project.is_set_up or await work.has_request(project.id)):
+                raise PreconditionFailed(f"{project.name} is in use", remedy=f"see it: shipoff status -p {project.name}")
+            await work.delete_project(project, deleted_by=deleted_by)
 
     async def set_variables(self, project_id: str, environment: str, changes: Mapping[str, str], *, changed_by: str) -> int:
         """Sets these, leaves the others; the configuration's version. A value that is the same already is no change.
@@ -190,14 +195,14 @@ class Projects:
             return await self._write(work, project, environment, variables)
 
     async def unset_variables(self, project_id: str, environment: str, names: Sequence[str], *, changed_by: str) -> int:
-        """Removes these; the configuration's version. What is not set is no error. Raises NotFound, InvalidInput."""
+        """Removes these; the configuration's version. Raises InvalidInput; NotFound, removing none, if one is not set."""
         for name in names:
             check_variable_name(name)
         async with self._store.work() as work:
             project = await in_environment(work, await live_project(work, project_id), environment)
             newest = await work.newest_variables(project_id, environment)
-            unset = {v.name for v in newest if v.sealed is not None} & set(names)
-            versions = next_versions(newest, unset)
+            check_set(project, environment, names, known={v.name for v in newest if v.sealed is not None})
+            versions = next_versions(newest, dict.fromkeys(names))
             variables = [Variable(name, version, None, changed_by) for name, version in versions.items()]
             return await self._write(work, project, environment, variables)
 

@@ -61,6 +61,9 @@ class Work(Protocol):
     async def accept(self, request: DeploymentRequest, *, idempotency_key: str) -> None:
         """Records the request and emits DeploymentRequested."""
 
+    async def has_request(self, project_id: str) -> bool:
+        """Whether a deployment of it was ever accepted."""
+
     async def request(self, deployment_id: str) -> DeploymentRequest | None: ...
 
     async def begin_delivery(self, provider: str, delivery_id: str, *, event: str) -> bool:

@@ -48,7 +48,11 @@ def check_url(url: str, *, field: str, allowed: Collection[str] | None = ()) -> 
         raise InvalidInput(
             f"{field} points into a private network",
             field=field,
-            remedy="use a public address; an operator can allow this one in SHIPOFF_BUILD_ALLOW_HOSTS",
+            remedy=(
+                "use a public address; or whoever runs the platform allows this one: the line"
+                f" SHIPOFF_BUILD_ALLOW_HOSTS={host}:{parts.port or _SCHEMES[parts.scheme]} in platform.env of the data folder,"
+                " then stop and start"
+            ),
         )
     return f"{parts.scheme}://{_authority(parts, host)}{parts.path}"
 

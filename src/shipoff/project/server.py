@@ -49,7 +49,7 @@ class ProjectServer(project_pb2_grpc.ProjectServiceServicer):
         return pb.UpdateProjectResponse(project=self._message(project))
 
     async def DeleteProject(self, request: pb.DeleteProjectRequest, context: _Context) -> pb.DeleteProjectResponse:
-        await self._projects.delete(request.project_id, deleted_by=request.deleted_by)
+        await self._projects.delete(request.project_id, deleted_by=request.deleted_by, only_unused=request.only_unused)
         return pb.DeleteProjectResponse()
 
     async def SetVariables(self, request: pb.SetVariablesRequest, context: _Context) -> pb.SetVariablesResponse:

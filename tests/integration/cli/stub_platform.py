@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -104,6 +104,8 @@ class Platform:
         self.socket_after: list[int] = []
         self.refuses_sockets = False
         self.away = 0
+        # What happens, once each, before a deployment is accepted.
+        self.meanwhile: list[Callable[[], object]] = []
 
     @property
     def url(self) -> str:
@@ -212,6 +214,8 @@ class Interface:
     async def project(self, request: Request) -> Response:
         found = self.platform.project(request.path_params["project"])
         if request.method == "DELETE":
+            if request.query_params.get("only_unused") == "true" and self.platform.of_project(found["name"]):
+                return problem(409, f"{found['name']} is in use")
             del self.platform.projects[found["name"]]
             return Response(status_code=204)
         zero = {"timeout_s": 0, "queue_timeout_s": 0}
@@ -236,6 +240,11 @@ class Interface:
         if request.method == "POST":
             self.platform.keys.append(request.headers["idempotency-key"])
             body = await self._body(request)
+            if self.platform.meanwhile:
+                self.platform.meanwhile.pop(0)()
+                self.platform.project(name)
+            if body["environment"] == "Bad":
+                return problem(400, "environment 'Bad' is not a DNS label", field="environment")
             made = self.platform.make(name, body["environment"], body["source"])
             return JSONResponse({**made.data, "number": None}, status_code=202)
         wanted = {key: value for key, value in request.query_params.items() if key in ("number", "environment", "state")}
@@ -301,14 +310,16 @@ class Interface:
         if request.method == "PUT":
             known.update((await self._body(request))["variables"])
             return JSONResponse({"configuration_version": 2})
+        if request.method == "DELETE":
+            names = request.query_params.getlist("name")
+            if missing := [name for name in names if name not in known]:
+                return problem(404, f"{missing[0]} is not set", field="variables", remedy="shipoff env list")
+            for name in names:
+                del known[name]
+            return JSONResponse({"configuration_version": 3})
         reveal = request.query_params.get("reveal") == "true"
         shared = {"version": 1, "changed_at": START.isoformat(), "changed_by": "u"}
         return JSONResponse({"items": [{"name": n, "value": v if reveal else None, **shared} for n, v in known.items()]})
-
-    async def variable(self, request: Request) -> Response:
-        if self.platform.variables.pop(request.path_params["name"], None) is None:
-            return problem(404, f"there is no variable {request.path_params['name']}", field="name")
-        return JSONResponse({"configuration_version": 3})
 
     async def hooks(self, request: Request) -> Response:
         self.platform.project(request.path_params["project"])
@@ -410,8 +421,7 @@ class Interface:
             Route(f"{project}/status", self.status),
             Route(f"{project}/scale", self.scale, methods=["POST"]),
             Route(f"{project}/rollback", self.rollback, methods=["POST"]),
-            Route(f"{project}/variables", self.variables, methods=["GET", "PUT"]),
-            Route(f"{project}/variables/{{name}}", self.variable, methods=["DELETE"]),
+            Route(f"{project}/variables", self.variables, methods=["GET", "PUT", "DELETE"]),
             Route(f"{project}/hooks", self.hooks, methods=both),
             Route(f"{project}/hooks/h1", self.hook, methods=["DELETE"]),
             Route("/v1/queue", self.queue),

@@ -76,6 +76,30 @@ def test_deploy_creates_the_project_uploads_and_ends_with_the_address(platform: 
     assert positions == sorted(positions)
 
 
+def test_a_first_deployment_that_is_refused_leaves_no_project(platform: Platform) -> None:
+    for source in ((), ("--git", "https://h.example/team/my-app.git")):
+        result = run("deploy", "-e", "Bad", *source, code=2)
+        assert "removed again" in result.stderr
+        assert platform.projects == {}
+
+
+def test_a_refused_deployment_leaves_a_project_that_was_there_or_that_another_has_deployed(platform: Platform) -> None:
+    run("init")
+    run("deploy", "-e", "Bad", code=2)
+    run("destroy", "--yes")
+    platform.meanwhile.append(lambda: platform.make("my-app", "production", {}))
+    assert "removed again" not in run("deploy", "-e", "Bad", code=2).stderr
+    assert list(platform.projects) == ["my-app"]
+
+
+def test_of_two_first_deployments_the_accepted_one_survives_the_refused_one(platform: Platform) -> None:
+    """The refused one had made the project, and takes it back just before the other's request comes."""
+    platform.add_project("my-app")
+    platform.meanwhile.append(platform.projects.clear)
+    assert "Live" in run("deploy").stdout
+    assert list(platform.projects) == ["my-app"]
+
+
 def test_deploying_the_same_folder_again_uploads_the_same_bytes(platform: Platform) -> None:
     run("deploy")
     Path("app.py").touch()
@@ -179,6 +203,31 @@ def test_deploy_of_a_repository(platform: Platform) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("frob",), ""),
+        (("deploy", "--nope"), "--nope"),
+        (("scale",), "N"),
+        (("scale", "many"), "N"),
+        (("scale", "101"), "N"),
+        (("logs", "-n"), "-n"),
+        (("env", "set"), "NAME=VALUE"),
+        (("destroy", "-p", "my-app"), "--yes"),
+    ],
+)
+def test_wrong_usage_is_json_where_that_is_asked_for(platform: Platform, arguments: tuple[str, ...], field: str) -> None:
+    platform.add_project("my-app")
+    result = run(*arguments, "--json", code=2) if arguments != ("logs", "-n") else run("logs", "--json", "-n", code=2)
+    error = json.loads(result.stderr)["error"]
+    assert (result.stdout, error["field"], error["exit_code"]) == ("", field, 2)
+    assert error["message"]
+
+
+def test_json_behind_the_end_of_options_is_none(platform: Platform) -> None:
+    assert run("deploy", "--nope", "--", "--json", code=2).stderr.startswith("Error: no such option: --nope")
+
+
+@pytest.mark.parametrize(
     "arguments",
     [("deploy", ".", "--git", "x"), ("deploy", "--ref", "x"), ("deploy", "nowhere"), ("deploy", "--nope"), ("scale", "0")],
 )
@@ -192,7 +241,7 @@ def test_a_refusal_names_the_field_and_the_remedy(platform: Platform) -> None:
     assert "the name taken is taken" in result.stderr
     assert "choose another" in result.stderr
     error = json.loads(run("deploy", "--project", "taken", "--json", code=1).stderr)["error"]
-    assert error == {"message": "the name taken is taken", "field": "name", "remedy": "choose another", "exit_code": 1}
+    assert error == {"message": "the name taken is taken", "field": "--project", "remedy": "choose another", "exit_code": 1}
 
 
 def test_an_interruption_says_that_it_goes_on(platform: Platform) -> None:
@@ -218,7 +267,9 @@ def test_not_signed_in_is_3(platform: Platform, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("SHIPOFF_TOKEN")
     assert "shipoff login" in run("list", code=3).stderr
     monkeypatch.setenv("SHIPOFF_TOKEN", "wrong")
-    assert "shipoff login" in run("list", code=3).stderr
+    told = run("list", code=3).stderr
+    assert "it comes from the environment variable SHIPOFF_TOKEN" in told
+    assert "unset it and sign in: shipoff login" in told
 
 
 def test_an_unknown_project_is_4(platform: Platform) -> None:
@@ -231,8 +282,10 @@ def test_a_platform_that_is_not_there_is_5(platform: Platform, monkeypatch: pyte
         if not with_token:
             monkeypatch.delenv("SHIPOFF_TOKEN")
         result = run("list", code=5)
-        assert "Nothing answers at http://localhost:1" in result.stderr
+        assert "nothing answers at http://localhost:1 (from SHIPOFF_URL)" in result.stderr
         assert "make up" in result.stderr
+    monkeypatch.setenv("SHIPOFF_URL", "foo")
+    assert "is SHIPOFF_URL right?" in run("list", code=5).stderr
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "http:///x", "http://u:p@localhost", "http://localhost:nine", "http://local host"])
@@ -342,7 +395,8 @@ def test_variables_come_and_go(platform: Platform) -> None:
     assert "multi\\nline" in run("env", "list", "--reveal").stdout
     run("env", "unset", "A")
     assert "A" not in platform.variables
-    run("env", "unset", "A", code=4)
+    assert "A is not set" in run("env", "unset", "B", "A", code=4).stderr
+    assert "B" in platform.variables, "all or none"
     assert lines(run("env", "list", "--json"))[0]["items"][0] == {
         "name": "B", "value": None, "version": 1, "changed_at": "2026-01-01T00:00:00+00:00", "changed_by": "u",
     }  # fmt: skip
@@ -451,7 +505,7 @@ def test_settings_are_shown_and_changed_and_refused_with_the_remedy(platform: Pl
     changed = run("settings", "--build-timeout", "20m", "--memory", "512M")
     assert platform.bodies[-1][2] == {"build": {"timeout_s": 1200}, "run": {"memory_bytes": 512 << 20}}
     assert "20 min" in changed.stdout
-    assert "choose at most 7200" in run("settings", "--build-timeout", "3h", code=1).stderr
+    assert "choose at most 7200" in run("settings", "--build-timeout", "3h", code=2).stderr
     assert "20m" in run("settings", "--queue-timeout", "soon", code=2).stderr
 
 

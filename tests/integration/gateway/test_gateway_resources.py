@@ -94,14 +94,22 @@ async def test_variables_are_written_down_by_name_only(rig: Any) -> None:
     assert rig.world.asked("SetVariables")[0].environment == "staging"
     gone = await rig.call("DELETE", "/v1/projects/shop/variables/DATABASE_URL?environment=staging", token=rig.developer)
     assert gone.json() == {"configuration_version": 4}
+    both = await rig.call("DELETE", "/v1/projects/shop/variables?name=B&name=A", token=rig.developer)
+    assert both.json() == {"configuration_version": 4}
+    assert list(rig.world.asked("UnsetVariables")[1].names) == ["B", "A"]
     details = [request.entry.detail for request in rig.world.asked("RecordAudit")]
-    assert details == ["staging: DATABASE_URL", "staging: DATABASE_URL"]
+    assert details == ["staging: DATABASE_URL", "staging: DATABASE_URL", "production: A, B"]
 
 
 async def test_deleting_a_project(rig: Any) -> None:
     assert (await rig.call("DELETE", "/v1/projects/shop", token=rig.owner)).status_code == 204
     assert rig.world.asked("DeleteProject")[0].deleted_by == rig.world.tokens[rig.owner].user.id
     assert rig.world.audited() == ["project.delete"]
+
+
+async def test_a_developer_may_take_an_unused_project_back(rig: Any) -> None:
+    assert (await rig.call("DELETE", "/v1/projects/shop?only_unused=true", token=rig.developer)).status_code == 204
+    assert rig.world.asked("DeleteProject")[0].only_unused
 
 
 async def test_hooks_show_their_secret_once(rig: Any) -> None:
@@ -190,7 +198,7 @@ async def test_redeploy_keeps_the_configuration_unless_todays_is_wanted(rig: Any
 async def test_what_was_not_built_cannot_be_deployed_again(rig: Any) -> None:
     deployment = rig.world.deployment("FAILED", artifact=False)
     answer = await rig.call("POST", f"/v1/deployments/{deployment.id}/redeploy", token=rig.developer)
-    assert (answer.status_code, answer.json()["remedy"]) == (409, "deploy anew")
+    assert (answer.status_code, answer.json()["remedy"]) == (409, "deploy anew: shipoff deploy -p shop")
 
 
 async def test_the_same_key_means_the_same_new_deployment(rig: Any) -> None:

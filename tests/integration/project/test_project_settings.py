@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from shipoff.common.errors import AlreadyExists, InvalidInput, NotFound
+from shipoff.common.errors import AlreadyExists, InvalidInput, NotFound, PreconditionFailed
 from shipoff.common.ids import new_id
 from shipoff.contracts.project.v1 import project_pb2 as pb
 from shipoff.contracts.types.v1 import types_pb2
@@ -151,14 +151,48 @@ async def test_variables_are_versioned_and_hidden_until_revealed(project: Any) -
     assert await listed(project, shop.id) == {"A": ("2", 2), "B": ("two\nlines=", 1)}
     assert await listed(project, shop.id, reveal=False) == {"A": ("", 2), "B": ("", 1)}
     assert await set_variables(project, shop.id, A="2") == 3
-    unset = pb.UnsetVariablesRequest(project_id=shop.id, environment="production", names=["A", "NEVER"], changed_by="user-2")
-    assert (await project.stub.UnsetVariables(unset)).configuration_version == 4
+    unset = pb.UnsetVariablesRequest(project_id=shop.id, environment="production", names=["A"], changed_by="user-2")
     assert (await project.stub.UnsetVariables(unset)).configuration_version == 4
     assert await listed(project, shop.id) == {"B": ("two\nlines=", 1)}
     await set_variables(project, shop.id, A="3")
     assert (await listed(project, shop.id))["A"] == ("3", 4)
     history = await project.database.all(sa.text("SELECT changed_by FROM variables WHERE name = 'A' ORDER BY version"))
     assert [row["changed_by"] for row in history] == ["user-1", "user-1", "user-2", "user-1"]
+
+
+async def test_unsetting_what_is_not_set_removes_nothing_and_names_it(project: Any) -> None:
+    shop = await project.project("shop")
+    await set_variables(project, shop.id, A="1", B="2")
+
+    async def unset(*names: str, environment: str = "production") -> NotFound:
+        request = pb.UnsetVariablesRequest(project_id=shop.id, environment=environment, names=names, changed_by="user-1")
+        with pytest.raises(NotFound) as raised:
+            await project.stub.UnsetVariables(request)
+        return raised.value
+
+    refusal = await unset("A", "NOPE")
+    assert refusal.message == "NOPE is not set in production of shop"
+    assert refusal.remedy == "see what is set: shipoff env list -p shop"
+    assert sorted(await listed(project, shop.id)) == ["A", "B"]
+    assert (await unset("A", environment="staging")).remedy.endswith("shipoff env list -p shop -e staging")
+    found = await project.stub.GetProject(pb.GetProjectRequest(id_or_name="shop"))
+    assert [e.name for e in found.project.environments] == ["production"], "asking makes no environment"
+
+
+async def test_only_an_unused_project_goes_where_no_more_is_asked(project: Any) -> None:
+    async def delete(project_id: str) -> None:
+        await project.stub.DeleteProject(pb.DeleteProjectRequest(project_id=project_id, deleted_by="user-1", only_unused=True))
+
+    fresh, configured, deployed = [await project.project(name) for name in ("fresh", "configured", "deployed")]
+    await project.upload(fresh.id)
+    await set_variables(project, configured.id, A="1")
+    await project.request(deployed.id)
+    await delete(fresh.id)
+    for used in (configured, deployed):
+        with pytest.raises(PreconditionFailed):
+            await delete(used.id)
+    listing = await project.stub.ListProjects(pb.ListProjectsRequest(team_ids=[project.team_id]))
+    assert [found.name for found in listing.projects] == ["configured", "deployed"]
 
 
 async def test_environments_have_their_own_variables(project: Any) -> None:

@@ -127,7 +127,7 @@ class TransitionOut(Outgoing):
     from_state: State | None = Field(serialization_alias="from")
     to_state: State = Field(serialization_alias="to")
     reason: str
-    actor: str
+    actor: str = Field(description="An e-mail address, github:<login>, or system; an id for who is no member any more.")
     time: datetime
 
 
@@ -155,7 +155,7 @@ class DeploymentOut(Outgoing):
     commit: str
     commit_message: str
     trigger: str
-    requested_by: str
+    requested_by: str = Field(description="As `actor`.")
     urls: list[str]
     plan: PlanOut | None
     artifact_digest: str | None

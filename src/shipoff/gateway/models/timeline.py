@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -42,8 +41,8 @@ class TimelineOut(Outgoing):
     items: list[StayOut]
 
 
-def timeline_out(deployment: orchestrator_pb2.Deployment, names: Mapping[str, str]) -> TimelineOut:
-    """The timeline, with the users that have a name under it."""
+def timeline_out(deployment: orchestrator_pb2.Deployment) -> TimelineOut:
+    """The timeline."""
     begun = orchestrator_pb2.Transition(
         to_state=types_pb2.DEPLOYMENT_STATE_QUEUED,
         actor=deployment.requested_by,
@@ -59,19 +58,17 @@ def timeline_out(deployment: orchestrator_pb2.Deployment, names: Mapping[str, st
         number=deployment.number or None,
         state=state_name(deployment.state),  # type: ignore[arg-type]  # the contract's names are these
         total_s=_seconds(deployment.created_at, live),
-        items=[_stay(deployment, step, end, names) for step, end in zip(steps, [*ends, None], strict=True)],
+        items=[_stay(deployment, step, end) for step, end in zip(steps, [*ends, None], strict=True)],
     )
 
 
-def _stay(
-    deployment: orchestrator_pb2.Deployment, step: orchestrator_pb2.Transition, end: Timestamp | None, names: Mapping[str, str]
-) -> StayOut:
+def _stay(deployment: orchestrator_pb2.Deployment, step: orchestrator_pb2.Transition, end: Timestamp | None) -> StayOut:
     building = step.to_state == types_pb2.DEPLOYMENT_STATE_BUILDING
     return StayOut(
         state=state_name(step.to_state),  # type: ignore[arg-type]  # the contract's names are these
         entered_at=moment(step.time),
         duration_s=_seconds(step.time, end),
-        actor=names.get(step.actor, step.actor),
+        actor=step.actor,
         reason=step.reason,
         attempts=_attempts(deployment, step.time, end) if building else [],
     )

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from fastapi import Header, Query
 
-from shipoff.contracts.identity.v1 import identity_pb2
 from shipoff.contracts.orchestrator.v1 import orchestrator_pb2
 from shipoff.contracts.project.v1 import project_pb2
 from shipoff.contracts.types.v1 import types_pb2
@@ -30,7 +29,6 @@ from shipoff.gateway.models.deployments import (
     RedeployIn,
     RollbackIn,
     State,
-    deployment_out,
     source_of,
     state_of,
 )
@@ -63,7 +61,7 @@ async def create_deployment(
     await audit.record(
         reach, "deployment.create", team_id=project.team_id, object_id=answer.deployment_id, detail=body.environment
     )
-    return deployment_out(await load_deployment(reach.gateway, answer.deployment_id), reach.gateway.settings)
+    return await reach.gateway.people.shown(await load_deployment(reach.gateway, answer.deployment_id))
 
 
 @router.get("/v1/projects/{project}/deployments")
@@ -87,21 +85,19 @@ async def list_deployments(
             page_token=cursor,
         )
     )
-    items = [deployment_out(deployment, gateway.settings) for deployment in answer.deployments]
-    return Page(items=items, next_cursor=answer.next_page_token or None)
+    return Page(items=await gateway.people.all_shown(answer.deployments), next_cursor=answer.next_page_token or None)
 
 
 @router.get("/v1/deployments/{deployment_id}")
 async def get_deployment(deployment: ViewedDeployment, gateway: Platform) -> DeploymentOut:
     """One deployment."""
-    return deployment_out(deployment, gateway.settings)
+    return await gateway.people.shown(deployment)
 
 
 @router.get("/v1/deployments/{deployment_id}/timeline")
 async def get_timeline(deployment: ViewedDeployment, gateway: Platform) -> TimelineOut:
     """Each state it was in: who brought it there, why, when, and for how long."""
-    members = await gateway.clients.identity.ListMembers(identity_pb2.ListMembersRequest(team_id=deployment.team_id))
-    return timeline_out(deployment, {member.user.id: member.user.email for member in members.members})
+    return timeline_out(await gateway.people.named(deployment))
 
 
 @router.post("/v1/deployments/{deployment_id}/cancel")
@@ -112,7 +108,7 @@ async def cancel_deployment(deployment: ChangedDeployment, reach: Reach) -> Depl
         orchestrator_pb2.CancelDeploymentRequest(deployment_id=known.id, cancelled_by=reach.principal.user_id)
     )
     await audit.record(reach, "deployment.cancel", team_id=known.team_id, object_id=known.id, detail=known.environment)
-    return deployment_out(answer.deployment, reach.gateway.settings)
+    return await reach.gateway.people.shown(answer.deployment)
 
 
 async def _create(reach: Access, request: orchestrator_pb2.CreateDeploymentRequest, action: str) -> DeploymentOut:
@@ -120,7 +116,7 @@ async def _create(reach: Access, request: orchestrator_pb2.CreateDeploymentReque
     made = answer.deployment
     detail = f"{made.environment}, from {request.from_deployment_id}"
     await audit.record(reach, action, team_id=made.team_id, object_id=made.id, detail=detail)
-    return deployment_out(made, reach.gateway.settings)
+    return await reach.gateway.people.shown(made)
 
 
 @router.post("/v1/deployments/{deployment_id}/redeploy", status_code=202)
@@ -171,7 +167,7 @@ async def rollback(
         # The one before is another one by now: the same key still means the first answer.
         made = await existing(reach.gateway, deployment_id, project.id)
         if made is not None:
-            return deployment_out(made, reach.gateway.settings)
+            return await reach.gateway.people.shown(made)
     target = await rollback_target(reach, project, body.environment, body.to)
     request = orchestrator_pb2.CreateDeploymentRequest(
         from_deployment_id=target.id,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Path
+from fastapi import Path, Query
+from pydantic import StringConstraints
 
 from shipoff.common.errors import InvalidInput, NotFound
 from shipoff.contracts.project.v1 import project_pb2
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.contracts.worker.v1 import worker_pb2
 from shipoff.gateway import audit
-from shipoff.gateway.access import ChangedProject, OwnedProject, Platform, Reach, ViewedProject, is_id
+from shipoff.gateway.access import ChangedProject, Platform, Reach, ViewedProject, is_id
 from shipoff.gateway.authentication import Principal, Role
 from shipoff.gateway.models.common import Cursor, EnvironmentQuery, Limit, Listing, Page
 from shipoff.gateway.models.projects import (
@@ -35,6 +36,8 @@ from shipoff.gateway.routing import guarded
 
 router = guarded("projects")
 
+_VariableName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
 
 @router.get("/v1/projects")
 async def list_projects(reach: Reach, limit: Limit = 50, cursor: Cursor = "") -> Page[ProjectOut]:
@@ -54,7 +57,9 @@ def _only_team(principal: Principal) -> str:
     """Raises InvalidInput where the caller has to choose."""
     candidates = [team_id for team_id, role in principal.roles.items() if role >= Role.DEVELOPER] or list(principal.roles)
     if len(candidates) != 1:
-        raise InvalidInput(f"you are in {len(candidates)} teams: say which", field="team_id", remedy="see GET /v1/me")
+        raise InvalidInput(
+            f"you are in {len(candidates)} teams: say which", field="team_id", remedy="see your teams: shipoff whoami"
+        )
     return candidates[0]
 
 
@@ -98,10 +103,18 @@ async def update_project(project: ChangedProject, body: ProjectPatch, reach: Rea
 
 
 @router.delete("/v1/projects/{project}", status_code=204)
-async def delete_project(project: OwnedProject, reach: Reach) -> None:
+async def delete_project(
+    project: ChangedProject,
+    reach: Reach,
+    only_unused: Annotated[
+        bool, Query(description="409 unless it was never deployed nor set up; then it takes no owner to delete it.")
+    ] = False,
+) -> None:
     """Takes everything of the project down."""
+    if not only_unused:
+        reach.team(project.team_id, needs=Role.OWNER)
     await reach.gateway.clients.project.DeleteProject(
-        project_pb2.DeleteProjectRequest(project_id=project.id, deleted_by=reach.principal.user_id)
+        project_pb2.DeleteProjectRequest(project_id=project.id, deleted_by=reach.principal.user_id, only_unused=only_unused)
     )
     await audit.record(reach, "project.delete", team_id=project.team_id, object_id=project.id, detail=project.name)
 
@@ -136,21 +149,33 @@ async def set_variables(project: ChangedProject, body: VariablesIn, reach: Reach
     return VersionOut(configuration_version=answer.configuration_version)
 
 
-@router.delete("/v1/projects/{project}/variables/{name}")
-async def unset_variable(
+@router.delete("/v1/projects/{project}/variables")
+async def unset_variables(
     project: ChangedProject,
-    name: Annotated[str, Path(max_length=256)],
+    name: Annotated[list[_VariableName], Query(min_length=1, max_length=500, description="One or more, each once.")],
     reach: Reach,
     environment: EnvironmentQuery = "production",
 ) -> VersionOut:
-    """Removes a variable."""
+    """Removes variables: all of them, or with 404 none where one is not set."""
     answer = await reach.gateway.clients.project.UnsetVariables(
         project_pb2.UnsetVariablesRequest(
-            project_id=project.id, environment=environment, names=[name], changed_by=reach.principal.user_id
+            project_id=project.id, environment=environment, names=name, changed_by=reach.principal.user_id
         )
     )
-    await audit.record(reach, "variables.unset", team_id=project.team_id, object_id=project.id, detail=f"{environment}: {name}")
+    names = f"{environment}: {', '.join(sorted(name))}"
+    await audit.record(reach, "variables.unset", team_id=project.team_id, object_id=project.id, detail=names)
     return VersionOut(configuration_version=answer.configuration_version)
+
+
+@router.delete("/v1/projects/{project}/variables/{name}")
+async def unset_variable(
+    project: ChangedProject,
+    name: Annotated[_VariableName, Path()],
+    reach: Reach,
+    environment: EnvironmentQuery = "production",
+) -> VersionOut:
+    """Removes a variable. 404 where it is not set."""
+    return await unset_variables(project, [name], reach, environment)
 
 
 @router.get("/v1/projects/{project}/hooks")

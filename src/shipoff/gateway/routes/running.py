@@ -18,7 +18,7 @@ from shipoff.gateway.access import ChangedProject, Platform, Reach, ViewedDeploy
 from shipoff.gateway.context import Gateway
 from shipoff.gateway.deploying import newest
 from shipoff.gateway.models.common import EnvironmentQuery
-from shipoff.gateway.models.deployments import QueueOut, ScaleIn, deployment_out, queue_out
+from shipoff.gateway.models.deployments import QueueOut, ScaleIn, queue_out
 from shipoff.gateway.models.projects import RunIn, merged_run, project_out
 from shipoff.gateway.models.running import (
     LogPageOut,
@@ -52,8 +52,8 @@ async def status(project: ViewedProject, gateway: Platform, environment: Environ
     latest = await newest(gateway, project.id, environment)
     return StatusOut(
         project=project_out(project, gateway.settings),
-        live=deployment_out(live, gateway.settings) if live else None,
-        latest=deployment_out(latest, gateway.settings) if latest else None,
+        live=await gateway.people.shown(live) if live else None,
+        latest=await gateway.people.shown(latest) if latest else None,
         workload=await _workload(gateway, live.id) if live else None,
         urls=[gateway.settings.url(host) for host in hosts_of(project, environment)],
     )

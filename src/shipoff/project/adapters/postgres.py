@@ -93,6 +93,7 @@ _ACCEPT = sa.text(
     f" VALUES (cast(:deployment_id AS uuid), {_ID}, :environment, :key, :request)"
 )
 _REQUEST = sa.text("SELECT request FROM deployment_requests WHERE deployment_id = cast(:deployment_id AS uuid)")
+_HAS_REQUEST = sa.text("SELECT EXISTS (SELECT FROM deployment_requests WHERE project_id = cast(:project_id AS uuid))")
 _BEGIN_DELIVERY = sa.text(
     "INSERT INTO deliveries (provider, delivery_id, event) VALUES (:provider, :delivery_id, :event) ON CONFLICT DO NOTHING"
 )
@@ -220,6 +221,9 @@ class PostgresWork:
         }
         await self._tx.execute(_ACCEPT, row)
         await self._outbox.emit(self._tx, DEPLOYMENT_QUEUE, event, tenant_id=request.team_id)
+
+    async def has_request(self, project_id: str) -> bool:
+        return bool(await self._tx.scalar(_HAS_REQUEST, {"project_id": project_id}))
 
     async def request(self, deployment_id: str) -> DeploymentRequest | None:
         data: bytes | None = await self._tx.scalar(_REQUEST, {"deployment_id": deployment_id})

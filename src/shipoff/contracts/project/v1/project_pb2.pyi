@@ -293,17 +293,21 @@ class DeleteProjectRequest(message.Message):
 
     PROJECT_ID_FIELD_NUMBER: builtins.int
     DELETED_BY_FIELD_NUMBER: builtins.int
+    ONLY_UNUSED_FIELD_NUMBER: builtins.int
     project_id: builtins.str
     deleted_by: builtins.str
+    only_unused: builtins.bool
+    """Refused for a project that was deployed or set up: for whoever made one for a deployment that was then not accepted."""
     def __init__(
         self,
         *,
         project_id: builtins.str = ...,
         deleted_by: builtins.str = ...,
+        only_unused: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["deleted_by", b"deleted_by", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["deleted_by", b"deleted_by", "only_unused", b"only_unused", "project_id", b"project_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
