@@ -13,6 +13,8 @@ import sqlalchemy as sa
 from shipoff.common.postgres import Row, Transaction
 from shipoff.orchestrator.adapters.rows import COLUMNS
 
+# So many go in one transaction.
+AT_MOST = 100
 _KEPT = "artifact_key <> '' AND NOT artifact_expired"
 _NEXT = f"SELECT project_id, environment FROM deployments WHERE {_KEPT} AND (project_id, environment) >"
 # From one environment to the next along the index kept_releases, whatever lies between ("Loose indexscan", PostgreSQL wiki).
@@ -29,11 +31,11 @@ EXPIRE = sa.text(
     " unnest(CAST(:projects AS uuid[]), CAST(:environments AS text[])) AS place (project_id, environment),"
     " LATERAL (SELECT id, state FROM deployments WHERE deployments.project_id = place.project_id"
     f"  AND deployments.environment = place.environment AND {_KEPT} ORDER BY accepted_at DESC, id DESC OFFSET :keep) AS beyond"
-    f" WHERE beyond.state IN ('failed', 'inactive') LIMIT 100)) RETURNING {COLUMNS}"
+    f" WHERE beyond.state IN ('failed', 'inactive') LIMIT {AT_MOST})) RETURNING {COLUMNS}"
 )
 _FIRST = ("00000000-0000-0000-0000-000000000000", "")
-# A pass a minute comes by each of ten thousand environments within the hour.
-_AT_ONCE = 200
+# A pass a minute comes by each of ten thousand environments within two hours.
+_AT_ONCE = 100
 
 
 @dataclass
@@ -43,11 +45,14 @@ class Retention:
     behind: tuple[str, str] = _FIRST
 
     async def expire(self, tx: Transaction, keep: int) -> Sequence[Row]:
-        """Marks what the next environments hold beyond their newest `keep`; the deployments that lost their artifact."""
+        """Marks what the next environments hold beyond their newest `keep`; the deployments that lost their artifact.
+
+        Where there were more than `AT_MOST`, the next pass looks at the same environments again.
+        """
         after = {"project_id": self.behind[0], "environment": self.behind[1], "places": _AT_ONCE}
         places = [(row["project_id"], row["environment"]) for row in await tx.all(PLACES, after)]
-        self.behind = places[-1] if len(places) == _AT_ONCE else _FIRST
-        if not places:
-            return []
         values = {"projects": [place[0] for place in places], "environments": [place[1] for place in places], "keep": keep}
-        return await tx.all(EXPIRE, values)
+        expired = await tx.all(EXPIRE, values)
+        if len(expired) < AT_MOST:
+            self.behind = places[-1] if len(places) == _AT_ONCE else _FIRST
+        return expired
