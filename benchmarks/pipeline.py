@@ -43,6 +43,16 @@ _POLL_S = 0.05
 _CREATED_AT_ONCE = 16
 # A build that does nothing needs nothing: so many may run at once, or the figure would be the wait for one of two slots.
 _SLOTS = 64
+# The slots are cut out of the memory, beside which the apps that stay, which are none, take up next to nothing.
+_ROOM = {
+    "BUDGET_CPU_MILLIS": 1 << 30,
+    "BUILD_CPU_MILLIS": 1,
+    "BUILD_LEAST_CPU_MILLIS": 1,
+    "APP_CPU_MILLIS": 1,
+    "BUDGET_MEMORY_BYTES": _SLOTS << 30 | 1 << 29,
+    "BUILD_MEMORY_BYTES": 1 << 30,
+    "APP_MEMORY_BYTES": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -233,8 +243,7 @@ async def _ready(condition: Callable[[], Awaitable[bool]], what: str) -> None:
 async def our_side(made: Servers, options: argparse.Namespace) -> AsyncIterator[Ours]:
     """Starts the services and their neighbours."""
     log = made.platform.layout.log
-    room = {"SHIPOFF_ORCHESTRATOR_BUDGET_CPU_MILLIS": str(_SLOTS), "SHIPOFF_ORCHESTRATOR_BUILD_CPU_MILLIS": "1"}
-    room |= {"SHIPOFF_ORCHESTRATOR_BUDGET_MEMORY_BYTES": str(_SLOTS), "SHIPOFF_ORCHESTRATOR_BUILD_MEMORY_BYTES": "1"}
+    room = {f"SHIPOFF_ORCHESTRATOR_{name}": str(value) for name, value in _ROOM.items()}
     together_or_not = [["project"], ["orchestrator"]] if options.separate else [["project", "orchestrator"]]
     processes: list[int] = []
     async with AsyncExitStack() as stack:
