@@ -43,6 +43,16 @@ _POLL_S = 0.05
 _CREATED_AT_ONCE = 16
 # A build that does nothing needs nothing: so many may run at once, or the figure would be the wait for one of two slots.
 _SLOTS = 64
+# The slots are cut out of the memory, beside which the apps that stay, which are none, take up next to nothing.
+_ROOM = {
+    "BUDGET_CPU_MILLIS": 1 << 30,
+    "BUILD_CPU_MILLIS": 1,
+    "BUILD_LEAST_CPU_MILLIS": 1,
+    "APP_CPU_MILLIS": 1,
+    "BUDGET_MEMORY_BYTES": _SLOTS << 30 | 1 << 29,
+    "BUILD_MEMORY_BYTES": 1 << 30,
+    "APP_MEMORY_BYTES": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,11 @@ def delivery(secret: str) -> Delivery:
         "head_commit": {"message": "one line changed", "timestamp": now.isoformat()},
         "sender": {"login": "bench"},
     }
-    body = json.dumps(payload).encode()
+    return signed(number, repository, json.dumps(payload).encode(), secret)
+
+
+def signed(number: str, repository: str, body: bytes, secret: str) -> Delivery:
+    """With the signature that GitHub would send."""
     return Delivery(number, repository, body, "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest())
 
 
@@ -114,6 +128,8 @@ class Ours:
     stub: ProjectServiceStub
     ledger: Ledger
     secret: str
+    # The processes of the services that are measured.
+    processes: Sequence[int] = ()
     team: str = field(default_factory=new_id)
     # Deliveries that were told to come again: the pool was busy.
     sent_again: int = 0
@@ -227,22 +243,22 @@ async def _ready(condition: Callable[[], Awaitable[bool]], what: str) -> None:
 async def our_side(made: Servers, options: argparse.Namespace) -> AsyncIterator[Ours]:
     """Starts the services and their neighbours."""
     log = made.platform.layout.log
-    room = {"SHIPOFF_ORCHESTRATOR_BUDGET_CPU_MILLIS": str(_SLOTS), "SHIPOFF_ORCHESTRATOR_BUILD_CPU_MILLIS": "1"}
-    room |= {"SHIPOFF_ORCHESTRATOR_BUDGET_MEMORY_BYTES": str(_SLOTS), "SHIPOFF_ORCHESTRATOR_BUILD_MEMORY_BYTES": "1"}
+    room = {f"SHIPOFF_ORCHESTRATOR_{name}": str(value) for name, value in _ROOM.items()}
     together_or_not = [["project"], ["orchestrator"]] if options.separate else [["project", "orchestrator"]]
+    processes: list[int] = []
     async with AsyncExitStack() as stack:
         stack.enter_context(child([sys.executable, str(_HERE / "_neighbours.py")], log=log / "neighbours.log"))
         for names in together_or_not:
             argv = [sys.executable, "-m", "shipoff", "serve", *names]
-            pid = stack.enter_context(child(argv, log=log / f"{'-'.join(names)}.log", env=room))
-            print(f"{' and '.join(names)}: process {pid}", flush=True)
+            processes.append(stack.enter_context(child(argv, log=log / f"{'-'.join(names)}.log", env=room)))
+            print(f"{' and '.join(names)}: process {processes[-1]}", flush=True)
         for name in ("project", "orchestrator", "build", "runtime", "cdn"):
             await _ready(lambda name=name: serves(name), name)
         stub = ProjectServiceStub(await stack.enter_async_context(channel(config.address("project"))))
         database = await stack.enter_async_context(made.postgres.superuser("orchestrator"))
         secret = (made.platform.layout.secrets / "github-webhook-secret").read_text().strip()
         # Queued is no change of its own: the row is made in that state.
-        yield Ours(stub, Ledger(database, "to_state", 3), secret)
+        yield Ours(stub, Ledger(database, "to_state", 3), secret, processes)
 
 
 @asynccontextmanager

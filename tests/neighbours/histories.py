@@ -123,11 +123,20 @@ def reservations_fit(recorded: Deployments) -> Iterator[str]:
     """G: what is reserved is the sum of the reservations, within the budget, and of nothing that has ended."""
     states = {str(row["id"]): row["state"] for row in recorded.deployments}
     held = Counter({"cpu_millis": 0, "memory_bytes": 0})
+    lasting = Counter(held)
     for row in recorded.reservations:
         held.update(cpu_millis=row["cpu_millis"], memory_bytes=row["memory_bytes"])
-        if states.get(str(row["deployment_id"]), "unknown") in ENDS | {"unknown"}:
+        if row["lasting"]:
+            lasting.update(cpu_millis=row["cpu_millis"], memory_bytes=row["memory_bytes"])
+        state = states.get(str(row["deployment_id"]), "unknown")
+        if state in ENDS | {"unknown"}:
             yield f"G: {row['deployment_id']} has ended and holds a reservation"
+        elif row["lasting"] is (state == "building"):
+            yield f"G: {row['deployment_id']} is {state} and holds {'an app' if row['lasting'] else 'a build'}'s reservation"
     for budget in recorded.budget:
+        for name, amount in lasting.items():
+            if budget[f"{name}_lasting"] != amount:
+                yield f"G: {budget[f'{name}_lasting']} {name} are said to be apps', and theirs are {amount}"
         for name, amount in held.items():
             if budget[f"{name}_reserved"] != amount:
                 yield f"G: {budget[f'{name}_reserved']} {name} are reserved, and the reservations are {amount}"

@@ -19,6 +19,7 @@ from shipoff.contracts.log.v1 import log_pb2_grpc
 from shipoff.contracts.orchestrator.v1 import orchestrator_pb2_grpc
 from shipoff.contracts.runtime.v1 import runtime_pb2_grpc
 from shipoff.orchestrator import consumer, handlers
+from shipoff.orchestrator.adapters import retention
 from shipoff.orchestrator.adapters.postgres import PostgresStore
 from shipoff.orchestrator.adapters.services import Services
 from shipoff.orchestrator.adapters.work import Limits
@@ -62,7 +63,8 @@ async def running(settings: OrchestratorSettings | None = None) -> AsyncIterator
             await handlers.admit(store, settings.terms)
 
         async def keep_house() -> None:
-            await store.expire_releases(settings.kept_releases)
+            while await store.expire_releases(settings.kept_releases) == retention.AT_MOST:
+                pass
             await clean_inbox(database)
 
         stack.push_async_callback(performer.drain)

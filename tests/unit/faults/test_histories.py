@@ -22,9 +22,16 @@ from shipoff.contracts.events.v1 import events_pb2
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 PLACE = ("p", "production")
-BUDGET = {"cpu_millis": 2000, "memory_bytes": 4096, "cpu_millis_reserved": 0, "memory_bytes_reserved": 0}
-HELD = {"cpu_millis_reserved": 1000, "memory_bytes_reserved": 1024}
-RESERVATION = {"deployment_id": "d2", "cpu_millis": 1000, "memory_bytes": 1024}
+BUDGET = {
+    **{"cpu_millis": 2000, "cpu_millis_reserved": 0, "cpu_millis_lasting": 0},
+    **{"memory_bytes": 4096, "memory_bytes_reserved": 0, "memory_bytes_lasting": 0},
+}
+HELD = {
+    f"{name}_{kind}": held
+    for name, held in {"cpu_millis": 1000, "memory_bytes": 1024}.items()
+    for kind in ("reserved", "lasting")
+}
+RESERVATION = {"deployment_id": "d2", "cpu_millis": 1000, "memory_bytes": 1024, "lasting": True}
 LIFE = ("queued", "building", "provisioning", "production", "inactive")
 
 
@@ -105,6 +112,14 @@ BROKEN: dict[str, tuple[Deployments, str]] = {
     "a slot that leaked": (
         replace(SOUND, budget=[BUDGET | HELD]),
         "G: 1024 memory_bytes are reserved, and the reservations are 0",
+    ),
+    "a build's reservation of what serves": (
+        replace(SOUND, reservations=[RESERVATION | {"lasting": False}], budget=[BUDGET | HELD]),
+        "G: d2 is production and holds a build's reservation",
+    ),
+    "more of apps than they hold": (
+        replace(SOUND, reservations=[RESERVATION], budget=[BUDGET | HELD | {"cpu_millis_lasting": 7}]),
+        "G: 7 cpu_millis are said to be apps', and theirs are 1000",
     ),
     "more than there is": (
         replace(SOUND, reservations=[RESERVATION], budget=[BUDGET | HELD | {"cpu_millis": 500}]),

@@ -21,23 +21,26 @@ _LAST_BUILDS = 10
 _WEB = "web"
 _RELEASE = "release"
 
-_BUDGET = (
-    "SELECT cpu_millis, memory_bytes, cpu_millis_reserved, memory_bytes_reserved, lasting.cpu AS lasting_cpu,"
-    " lasting.memory AS lasting_memory FROM budget, (SELECT COALESCE(sum(r.cpu_millis), 0)::bigint AS cpu,"
-    "  COALESCE(sum(r.memory_bytes), 0)::bigint AS memory FROM reservations r JOIN deployments d ON d.id = r.deployment_id"
-    "  WHERE d.state IN ('provisioning', 'production')) AS lasting"
-)
 LOCK_BUDGET = sa.text("SELECT 1 FROM budget FOR UPDATE")
-BUDGET = sa.text(_BUDGET)
+BUDGET = sa.text(
+    "SELECT cpu_millis, memory_bytes, cpu_millis_reserved, memory_bytes_reserved, cpu_millis_lasting, memory_bytes_lasting"
+    " FROM budget"
+)
+# The sums are kept with every change: adding up what all running apps hold would cost more with each of them.
 RESERVE = sa.text(
-    "WITH held AS (INSERT INTO reservations (deployment_id, cpu_millis, memory_bytes) VALUES (:id, :cpu, :memory))"
+    "WITH held AS (INSERT INTO reservations (deployment_id, cpu_millis, memory_bytes, lasting)"
+    "  VALUES (:id, :cpu, :memory, :lasting))"
     " UPDATE budget SET cpu_millis_reserved = cpu_millis_reserved + :cpu,"
-    " memory_bytes_reserved = memory_bytes_reserved + :memory"
+    " memory_bytes_reserved = memory_bytes_reserved + :memory,"
+    " cpu_millis_lasting = cpu_millis_lasting + CASE WHEN :lasting THEN :cpu ELSE 0 END,"
+    " memory_bytes_lasting = memory_bytes_lasting + CASE WHEN :lasting THEN :memory ELSE 0 END"
 )
 RELEASE = sa.text(
-    "WITH freed AS (DELETE FROM reservations WHERE deployment_id = :id RETURNING cpu_millis, memory_bytes)"
+    "WITH freed AS (DELETE FROM reservations WHERE deployment_id = :id RETURNING cpu_millis, memory_bytes, lasting)"
     " UPDATE budget SET cpu_millis_reserved = cpu_millis_reserved - freed.cpu_millis,"
-    " memory_bytes_reserved = memory_bytes_reserved - freed.memory_bytes FROM freed"
+    " memory_bytes_reserved = memory_bytes_reserved - freed.memory_bytes,"
+    " cpu_millis_lasting = cpu_millis_lasting - CASE WHEN freed.lasting THEN freed.cpu_millis ELSE 0 END,"
+    " memory_bytes_lasting = memory_bytes_lasting - CASE WHEN freed.lasting THEN freed.memory_bytes ELSE 0 END FROM freed"
 )
 _HELD = sa.text("SELECT cpu_millis, memory_bytes FROM reservations WHERE deployment_id = :id")
 _QUEUED = sa.text(
@@ -76,7 +79,7 @@ async def budget(tx: Transaction, *, lock: bool) -> Reserved:
     return Reserved(
         Resources(row["cpu_millis"], row["memory_bytes"]),
         Resources(row["cpu_millis_reserved"], row["memory_bytes_reserved"]),
-        Resources(row["lasting_cpu"], row["lasting_memory"]),
+        Resources(row["cpu_millis_lasting"], row["memory_bytes_lasting"]),
     )
 
 
@@ -123,13 +126,14 @@ async def swap(tx: Transaction, deployment_id: str, needs: Resources) -> None:
     row = await tx.one_or_none(_HELD, {"id": deployment_id})
     held = Resources(row["cpu_millis"], row["memory_bytes"]) if row else Resources(0, 0)
     await tx.execute(RELEASE, {"id": deployment_id})
-    await reserve(tx, deployment_id, needs.clamped(held.plus(reserved.free)))
+    await reserve(tx, deployment_id, needs.clamped(held.plus(reserved.free)), lasting=True)
 
 
-async def reserve(tx: Transaction, deployment_id: str, needs: Resources) -> None:
-    """Takes it out of the budget; the database refuses what is not there."""
+async def reserve(tx: Transaction, deployment_id: str, needs: Resources, *, lasting: bool) -> None:
+    """Takes it out of the budget, for an app (`lasting`) or a build; the database refuses what is not there."""
     if needs != Resources(0, 0):
-        await tx.execute(RESERVE, {"id": deployment_id, "cpu": needs.cpu_millis, "memory": needs.memory_bytes})
+        values = {"id": deployment_id, "cpu": needs.cpu_millis, "memory": needs.memory_bytes, "lasting": lasting}
+        await tx.execute(RESERVE, values)
 
 
 async def held_by(tx: Transaction, deployment_id: str) -> Resources:

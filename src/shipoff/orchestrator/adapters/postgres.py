@@ -13,6 +13,7 @@ from shipoff.common.streams import DEPLOYMENT_PROGRESS
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.orchestrator.adapters import admission, rows
+from shipoff.orchestrator.adapters.retention import Retention
 from shipoff.orchestrator.adapters.rows import COLUMNS
 from shipoff.orchestrator.adapters.work import BY_ID, PRODUCTION, Limits, PostgresWork
 from shipoff.orchestrator.admission import Queue, Terms
@@ -51,13 +52,10 @@ _UNCHECKED = sa.text(
     "  AND checked_at < clock_timestamp() - make_interval(secs => :idle_s)"
     f"  ORDER BY checked_at LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING {COLUMNS}"
 )
-_EXPIRE = sa.text(
-    "UPDATE deployments SET artifact_expired = true WHERE id IN (SELECT id FROM (SELECT id, state, artifact_expired,"
-    "  row_number() OVER (PARTITION BY project_id, environment ORDER BY accepted_at DESC, id DESC) AS place FROM deployments"
-    "  WHERE artifact_key <> '' AND NOT artifact_expired) AS kept"
-    f"  WHERE place > :keep AND state IN ('failed', 'inactive') LIMIT 100) RETURNING {COLUMNS}"
+# The key is compared with '' for the planner: unless it knows that, the index of the kept ones is none for it.
+_STILL_USED = sa.text(
+    "SELECT 1 FROM deployments WHERE artifact_key = :key AND artifact_key <> '' AND NOT artifact_expired LIMIT 1"
 )
-_STILL_USED = sa.text("SELECT 1 FROM deployments WHERE artifact_key = :key AND NOT artifact_expired LIMIT 1")
 
 
 class PostgresStore:
@@ -71,6 +69,7 @@ class PostgresStore:
         self._terms = terms
         self._limits = limits
         self._changed = changed
+        self._retention = Retention()
 
     def work(self, tx: Transaction) -> PostgresWork:
         """The stored deployments within somebody else's transaction: a consumer's."""
@@ -145,7 +144,7 @@ class PostgresStore:
 
     async def expire_releases(self, keep: int) -> int:
         async with self._database.transaction() as tx:
-            expired = [rows.record(row) for row in await tx.all(_EXPIRE, {"keep": keep})]
+            expired = [rows.record(row) for row in await self._retention.expire(tx, keep)]
             for record in expired:
                 await self._emit_expired(tx, record)
         return len(expired)

@@ -221,7 +221,7 @@ class PostgresWork:
         return rows.deployment(row) if row else None
 
     async def reserve(self, deployment: Deployment, needs: Resources) -> None:
-        await admission.reserve(self._tx, deployment.id, needs)
+        await admission.reserve(self._tx, deployment.id, needs, lasting=bool(deployment.artifact))
 
     async def resize(self, deployment: Deployment, replicas: int) -> None:
         row = await self._tx.one_or_none(sa.text(BY_ID), {"id": deployment.id})
@@ -237,7 +237,7 @@ class PostgresWork:
                 remedy="scale something else down, or lower run.memory_bytes or run.cpu_millis",
             )
         await self._tx.execute(admission.RELEASE, {"id": deployment.id})
-        await admission.reserve(self._tx, deployment.id, needs)
+        await admission.reserve(self._tx, deployment.id, needs, lasting=True)
 
     async def lock_admission(self) -> Reserved:
         return await admission.budget(self._tx, lock=True)

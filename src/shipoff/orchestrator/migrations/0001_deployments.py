@@ -59,8 +59,11 @@ DDL = [
     "CREATE UNIQUE INDEX one_production ON deployments (project_id, environment) WHERE state = 'production'",
     "CREATE UNIQUE INDEX one_build ON deployments (project_id, environment) WHERE state = 'building'",
     "CREATE INDEX on_the_way ON deployments (state, accepted_at) WHERE state IN ('queued', 'building', 'provisioning')",
+    "CREATE INDEX unsettled ON deployments (project_id) WHERE state IN ('queued', 'building', 'provisioning', 'production')",
     "CREATE INDEX of_project ON deployments (project_id, accepted_at DESC)",
     "CREATE INDEX kept_artifacts ON deployments (artifact_key) WHERE artifact_key <> '' AND NOT artifact_expired",
+    """CREATE INDEX kept_releases ON deployments (project_id, environment, accepted_at DESC, id DESC)
+        WHERE artifact_key <> '' AND NOT artifact_expired""",
     """CREATE TABLE transitions (
         deployment_id uuid NOT NULL REFERENCES deployments (id),
         version bigint NOT NULL,
@@ -111,13 +114,19 @@ DDL = [
         memory_bytes bigint NOT NULL DEFAULT 0,
         cpu_millis_reserved integer NOT NULL DEFAULT 0 CHECK (cpu_millis_reserved >= 0),
         memory_bytes_reserved bigint NOT NULL DEFAULT 0 CHECK (memory_bytes_reserved >= 0),
+        -- What apps hold of that: builds will not make room there.
+        cpu_millis_lasting integer NOT NULL DEFAULT 0 CHECK (cpu_millis_lasting BETWEEN 0 AND cpu_millis_reserved),
+        memory_bytes_lasting bigint NOT NULL DEFAULT 0
+            CHECK (memory_bytes_lasting BETWEEN 0 AND memory_bytes_reserved),
         CHECK (cpu_millis_reserved <= cpu_millis AND memory_bytes_reserved <= memory_bytes)
     )""",
     "INSERT INTO budget DEFAULT VALUES",
     """CREATE TABLE reservations (
         deployment_id uuid PRIMARY KEY REFERENCES deployments (id),
         cpu_millis integer NOT NULL,
-        memory_bytes bigint NOT NULL
+        memory_bytes bigint NOT NULL,
+        -- Held by an app, not by a build.
+        lasting boolean NOT NULL
     )""",
     # What the last builds of each project used at their peak.
     """CREATE TABLE build_usage (

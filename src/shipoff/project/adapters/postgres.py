@@ -46,8 +46,10 @@ _INSERT_PROJECT = sa.text(
 )
 # Locked in a statement of its own: the one that reads then sees what the transaction it waited for has written.
 _LOCK = sa.text(f"SELECT 1 FROM projects WHERE id = {_ID} AND deleted_at IS NULL FOR NO KEY UPDATE")
+# The key is compared with '' for the planner, which may use the index of those that follow one only where it knows that.
 _LOCK_FOLLOWING = sa.text(
-    "SELECT id::text FROM projects WHERE repository_key = :key AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE"
+    "SELECT id::text FROM projects WHERE repository_key = :key AND repository_key <> '' AND deleted_at IS NULL"
+    " ORDER BY id FOR NO KEY UPDATE"
 )
 _BY_ID = sa.text(f"{_SELECT} AND p.id = {_ID}")
 _BY_NAME = sa.text(f"{_SELECT} AND p.name = :name")
