@@ -7,10 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from shipoff.builder.journal import Journal
-from shipoff.builder.wire import connected
 from shipoff.common import errors
+from shipoff.common.calls import channel
 from shipoff.common.errors import ShipoffError
-from shipoff.contracts.build.v1 import build_pb2
+from shipoff.contracts.build.v1 import build_pb2, build_pb2_grpc
 from shipoff.contracts.types.v1 import types_pb2
 
 PROTOCOL = 1
@@ -75,7 +75,8 @@ class Link:
 
     async def fetch_source(self) -> AsyncIterator[bytes]:
         """The uploaded archive. Raises ShipoffError."""
-        async with connected(self._address) as stub:
+        async with channel(self._address) as opened:
+            stub = build_pb2_grpc.BuilderServiceStub(opened)
             request = build_pb2.FetchSourceRequest()
             async for part in stub.FetchSource(request, timeout=_UPLOAD_S, metadata=self._metadata):
                 yield part.chunk
@@ -88,7 +89,8 @@ class Link:
             async for chunk in chunks:
                 yield build_pb2.UploadArtifactRequest(chunk=chunk)
 
-        async with connected(self._address) as stub:
+        async with channel(self._address) as opened:
+            stub = build_pb2_grpc.BuilderServiceStub(opened)
             answer: build_pb2.UploadArtifactResponse = await stub.UploadArtifact(
                 parts(), timeout=_UPLOAD_S, metadata=self._metadata
             )
@@ -123,7 +125,8 @@ class Link:
         self._outgoing.put_nowait(Message(hello=build_pb2.Hello(protocol=PROTOCOL)))
         speakers: list[asyncio.Task[None]] = []
         try:
-            async with connected(self._address) as stub:
+            async with channel(self._address) as opened:
+                stub = build_pb2_grpc.BuilderServiceStub(opened)
                 async for answer in stub.Session(self._requests(), timeout=None, metadata=self._metadata):
                     if answer.WhichOneof("message") == "job":
                         await self._resume(answer.job)

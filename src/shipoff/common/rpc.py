@@ -7,14 +7,11 @@ generated stub. What a servicer raises (shipoff.common.errors) is what the calle
 from __future__ import annotations
 
 import inspect
-import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
-
-# Children are started by fork and exec and use no gRPC before exec: its handlers would only print warnings.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -24,56 +21,45 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from grpc_status import rpc_status
 
-from shipoff.common import errors
+from shipoff.common import calls, errors
+from shipoff.common.calls import KEEPALIVE_S
 from shipoff.common.errors import ShipoffError, TemporaryError
-from shipoff.common.failpoints import crossing
 from shipoff.common.telemetry import Context, current, take_on
 
-DEFAULT_TIMEOUT_S = 10.0
 GRACE_S = 5.0
 _DOMAIN = "shipoff"
-_MAX_MESSAGE_BYTES = 16 << 20
-_OPTIONS = [
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.so_reuseport", 0),
-    # A peer that restarts is found again within a second instead of the default two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    # Every service is its own peer: no shared pool of connections between channels to one address.
-    ("grpc.use_local_subchannel_pool", 1),
-]
 
 log = structlog.get_logger()
 
-_CODES: dict[type[ShipoffError], grpc.StatusCode] = {
-    errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.NotFound: grpc.StatusCode.NOT_FOUND,
-    errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
-    errors.PreconditionFailed: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
-    errors.Aborted: grpc.StatusCode.ABORTED,
-    errors.DataLoss: grpc.StatusCode.DATA_LOSS,
-    errors.Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
-    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
-    errors.Internal: grpc.StatusCode.INTERNAL,
-}
-_CLASSES: dict[grpc.StatusCode, type[ShipoffError]] = {
-    **{code: kind for kind, code in _CODES.items()},
-    # What the transport says of a server that dies or is stopped in the middle of a call.
-    grpc.StatusCode.UNKNOWN: errors.Unavailable,
-    grpc.StatusCode.CANCELLED: errors.Unavailable,
-}
+
+@dataclass(frozen=True)
+class Bounds:
+    """How long a connection may last, and with it a stream that has no deadline."""
+
+    # A peer that does not answer a ping for so long is gone; asked as often.
+    keepalive_s: float = KEEPALIVE_S
+    # One without a call; the peer connects again when it has one.
+    idle_s: float = 600.0
+    # However alive: then what streams is ended within the grace, and goes on over a new one where it stopped.
+    age_s: float = 3600.0
+    age_grace_s: float = 60.0
+
+    def options(self) -> list[tuple[str, int]]:
+        """As gRPC's server takes them."""
+        return [
+            *calls.keepalive(self.keepalive_s),
+            ("grpc.max_connection_idle_ms", int(self.idle_s * 1000)),
+            ("grpc.max_connection_age_ms", int(self.age_s * 1000)),
+            ("grpc.max_connection_age_grace_ms", int(self.age_grace_s * 1000)),
+            # Callers ask every KEEPALIVE_S; twice as often is no abuse.
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", int(self.keepalive_s * 500)),
+        ]
 
 
 def to_status(error: ShipoffError) -> status_pb2.Status:
     """The gRPC status of an error, with field and remedy (ErrorInfo) and the wait (RetryInfo) as details."""
-    code = next((c for kind, c in _CODES.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+    code = next((c for kind, c in calls.CODES.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
     status = status_pb2.Status(code=code.value[0], message=error.message)
     info = error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=_DOMAIN)
     info.metadata.update({"field": error.field, "remedy": error.remedy})
@@ -83,24 +69,6 @@ def to_status(error: ShipoffError) -> status_pb2.Status:
         retry.retry_delay.FromMilliseconds(int(error.retry_after_s * 1000))
         status.details.add().Pack(retry)
     return status
-
-
-def from_call_error(error: grpc.aio.AioRpcError) -> ShipoffError:
-    """The error that the other side raised, or what the transport's failure amounts to."""
-    kind = _CLASSES.get(error.code(), errors.Internal)
-    message = error.details() or error.code().name
-    field = remedy = ""
-    retry_after_s = 1.0
-    status = rpc_status.from_call(cast(grpc.Call, error))
-    for detail in status.details if status else []:
-        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-        if detail.Unpack(info):
-            field, remedy = info.metadata["field"], info.metadata["remedy"]
-        elif detail.Unpack(retry):
-            retry_after_s = retry.retry_delay.ToMilliseconds() / 1000
-    if issubclass(kind, TemporaryError):
-        return kind(message, retry_after_s, field=field, remedy=remedy)
-    return kind(message, field=field, remedy=remedy)
 
 
 def check(request: Message) -> None:
@@ -207,9 +175,12 @@ Registration = tuple[Callable[[Any, Any], None], object]
 
 
 @asynccontextmanager
-async def serving(address: str, registrations: Iterable[Registration]) -> AsyncIterator[grpc.aio.Server]:
+async def serving(
+    address: str, registrations: Iterable[Registration], *, bounds: Bounds | None = None
+) -> AsyncIterator[grpc.aio.Server]:
     """Serves at `unix:/path` or `host:port`, with health and reflection; on leaving finishes what is under way (5 s)."""
-    server = grpc.aio.server(interceptors=[_Boundary()], options=_OPTIONS)
+    options = [*calls.OPTIONS, ("grpc.so_reuseport", 0), *(bounds or Bounds()).options()]
+    server = grpc.aio.server(interceptors=[_Boundary()], options=options)
     names = []
     for add, servicer in registrations:
         add(servicer, server)
@@ -246,63 +217,8 @@ def _service_name(add: Callable[[Any, Any], None]) -> str:
     return str(module.DESCRIPTOR.services_by_name[name].full_name)
 
 
-_UNSET: Any = object()
-
-
-class _Call:
-    """A multi-callable with a deadline, the ids and our errors."""
-
-    def __init__(self, inner: Any, *, streams: bool) -> None:
-        self._inner = inner
-        self._streams = streams
-
-    def __call__(self, request: Any, *, timeout: float | None = _UNSET, metadata: Sequence[tuple[str, str]] = ()) -> Any:
-        deadline = DEFAULT_TIMEOUT_S if timeout is _UNSET else timeout
-        call = self._inner(request, timeout=deadline, metadata=(*_metadata(), *metadata))
-        return self._stream(call) if self._streams else self._unary(call)
-
-    @staticmethod
-    async def _unary(call: Any) -> Any:
-        crossing("before call")
-        try:
-            answer = await call
-            crossing("after call")
-            return answer
-        except grpc.aio.AioRpcError as error:
-            raise from_call_error(error) from error
-
-    @staticmethod
-    async def _stream(call: Any) -> AsyncIterator[Any]:
-        try:
-            async for response in call:
-                yield response
-        except grpc.aio.AioRpcError as error:
-            raise from_call_error(error) from error
-        finally:
-            call.cancel()
-
-
-class _Channel:
-    """A grpc.aio.Channel whose calls are `_Call`s."""
-
-    def __init__(self, inner: grpc.aio.Channel) -> None:
-        self._inner = inner
-
-    def unary_unary(self, *args: Any, **kwargs: Any) -> _Call:
-        return _Call(self._inner.unary_unary(*args, **kwargs), streams=False)
-
-    def stream_unary(self, *args: Any, **kwargs: Any) -> _Call:
-        return _Call(self._inner.stream_unary(*args, **kwargs), streams=False)
-
-    def unary_stream(self, *args: Any, **kwargs: Any) -> _Call:
-        return _Call(self._inner.unary_stream(*args, **kwargs), streams=True)
-
-    def stream_stream(self, *args: Any, **kwargs: Any) -> _Call:
-        return _Call(self._inner.stream_stream(*args, **kwargs), streams=True)
-
-
 @asynccontextmanager
-async def channel(address: str) -> AsyncIterator[grpc.aio.Channel]:
-    """A connection for stubs. Calls take 10 s at most unless `timeout=` says otherwise (None: no limit, for streams)."""
-    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as inner:
-        yield cast(grpc.aio.Channel, _Channel(inner))
+async def channel(address: str, *, keepalive_s: float = KEEPALIVE_S) -> AsyncIterator[grpc.aio.Channel]:
+    """A connection for stubs, with the ids of whoever calls. Calls take 10 s at most unless `timeout=` says otherwise."""
+    async with calls.channel(address, ids=_metadata, keepalive_s=keepalive_s) as opened:
+        yield opened

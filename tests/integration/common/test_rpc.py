@@ -10,11 +10,13 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from neighbours.faultproxy import FaultProxy
 
-from shipoff.common import errors
+from shipoff.common import calls, errors
 from shipoff.common.ids import new_id
-from shipoff.common.rpc import channel, serving
+from shipoff.common.rpc import Bounds, channel, serving
 from shipoff.common.telemetry import Context, current, working_on
+from shipoff.contracts.build.v1 import build_pb2, build_pb2_grpc
 from shipoff.contracts.detector.v1 import detector_pb2, detector_pb2_grpc
 from shipoff.contracts.log.v1 import log_pb2, log_pb2_grpc
 
@@ -49,6 +51,38 @@ class Logs(log_pb2_grpc.LogServiceServicer):
                 await asyncio.sleep(0)
         finally:
             self.left.set()
+
+
+class Silent(log_pb2_grpc.LogServiceServicer):
+    """Streams one message, then nothing until the caller leaves."""
+
+    def __init__(self) -> None:
+        self.left = asyncio.Event()
+
+    async def FollowLogs(self, request, context):
+        try:
+            yield log_pb2.FollowLogsResponse(gap=1)
+            await asyncio.Event().wait()
+        finally:
+            self.left.set()
+
+
+class Remaining(build_pb2_grpc.BuildServiceServicer, build_pb2_grpc.BuilderServiceServicer):
+    """Tells how long each call may take, by failing with it: one method of each kind."""
+
+    async def GetBuild(self, request, context):
+        raise errors.NotFound(str(context.time_remaining()))
+
+    async def UploadArtifact(self, request_iterator, context):
+        raise errors.NotFound(str(context.time_remaining()))
+
+    async def FetchSource(self, request, context):
+        raise errors.NotFound(str(context.time_remaining()))
+        yield
+
+    async def Session(self, request_iterator, context):
+        raise errors.NotFound(str(context.time_remaining()))
+        yield
 
 
 @pytest.fixture
@@ -93,6 +127,75 @@ async def test_a_defect_tells_the_caller_nothing_of_the_inside(connected):
 async def test_every_call_has_a_deadline(connected):
     with pytest.raises(errors.DeadlineExceeded):
         await detect(connected, "slow", timeout=0.2)
+
+
+async def nothing() -> AsyncIterator[build_pb2.SessionRequest]:
+    """What is streamed up."""
+    for _ in ():
+        yield
+
+
+async def first(stream: AsyncIterator[object]) -> object:
+    """Its first message."""
+    async for message in stream:
+        return message
+    return None
+
+
+@pytest.mark.parametrize("open_channel", [channel, calls.channel], ids=["a service's", "the builder's"])
+async def test_calls_of_every_kind_have_a_deadline_unless_they_say_otherwise(address, open_channel):
+    added = [build_pb2_grpc.add_BuildServiceServicer_to_server, build_pb2_grpc.add_BuilderServiceServicer_to_server]
+    async with serving(address, [(add, Remaining()) for add in added]), open_channel(address) as opened:
+        build, builder = build_pb2_grpc.BuildServiceStub(opened), build_pb2_grpc.BuilderServiceStub(opened)
+        for call in (
+            build.GetBuild(build_pb2.GetBuildRequest(deployment_id=new_id(), attempt=1)),
+            builder.UploadArtifact(nothing()),
+            first(builder.FetchSource(build_pb2.FetchSourceRequest())),
+            first(builder.Session(nothing())),
+        ):
+            with pytest.raises(errors.NotFound) as told:
+                await call
+            assert 0 < float(told.value.message) <= calls.DEFAULT_TIMEOUT_S
+        with pytest.raises(errors.NotFound, match="None"):
+            await first(builder.Session(nothing(), timeout=None))
+
+
+async def test_a_silent_stream_ends_on_both_sides_when_the_network_takes_everything(address, shipoff_home):
+    silent = Silent()
+    registrations = [(log_pb2_grpc.add_LogServiceServicer_to_server, silent)]
+    path = address.removeprefix("unix:")
+    async with (
+        serving(address, registrations, bounds=Bounds(keepalive_s=0.5)),
+        FaultProxy.running(path, listen=f"{path}-proxy") as proxy,
+        channel(f"unix:{path}-proxy", keepalive_s=0.5) as opened,
+    ):
+        request = log_pb2.FollowLogsRequest(deployment_id=new_id())
+        stream = log_pb2_grpc.LogServiceStub(opened).FollowLogs(request, timeout=None)
+        assert (await anext(stream)).gap == 1
+        proxy.blackhole()
+        async with asyncio.timeout(20):
+            with pytest.raises(errors.Unavailable):
+                await anext(stream)
+            await silent.left.wait()
+
+
+async def test_a_stream_outlives_the_pings_that_are_answered_but_not_its_connection_s_age(address):
+    silent = Silent()
+    registrations = [(log_pb2_grpc.add_LogServiceServicer_to_server, silent)]
+    bounds = Bounds(keepalive_s=0.2, age_s=1.5, age_grace_s=0.2)
+    async with serving(address, registrations, bounds=bounds), channel(address, keepalive_s=0.2) as opened:
+        stub = log_pb2_grpc.LogServiceStub(opened)
+        request = log_pb2.FollowLogsRequest(deployment_id=new_id())
+        stream = stub.FollowLogs(request, timeout=None)
+        assert (await anext(stream)).gap == 1
+        waited = asyncio.get_running_loop().time()
+        async with asyncio.timeout(20):
+            with pytest.raises(errors.Unavailable):
+                await anext(stream)
+            await silent.left.wait()
+        assert asyncio.get_running_loop().time() - waited > 1.0
+        # The same channel goes on over a new connection.
+        assert (await anext(stub.FollowLogs(request, timeout=None))).gap == 1
 
 
 async def test_ids_arrive_and_a_trace_is_begun_where_there_is_none(connected):
