@@ -155,7 +155,8 @@ async def test_calls_of_every_kind_have_a_deadline_unless_they_say_otherwise(add
         ):
             with pytest.raises(errors.NotFound) as told:
                 await call
-            assert 0 < float(told.value.message) <= calls.DEFAULT_TIMEOUT_S
+            # gRPC rounds it up a little.
+            assert 0 < float(told.value.message) < calls.DEFAULT_TIMEOUT_S + 1
         with pytest.raises(errors.NotFound, match="None"):
             await first(builder.Session(nothing(), timeout=None))
 
