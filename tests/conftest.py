@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from neighbours import node as nodejs
 from neighbours import redis_servers
 from redis.asyncio import Redis
 
@@ -129,6 +130,12 @@ async def redis_server(request: pytest.FixtureRequest, backing: Backing, redis7:
         await server.start()
     await _emptied(server.url)
     return server
+
+
+@pytest.fixture
+def node() -> None:
+    """For tests that need Node.js: they are skipped without it, and fail under CI=true."""
+    nodejs.require()
 
 
 Eventually = Callable[..., Awaitable[Any]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import subprocess
 import tarfile
 from collections.abc import AsyncIterator
@@ -56,13 +55,13 @@ async def test_a_python_app_runs_where_it_is_unpacked(yard, tmp_path, name):
     assert await imported.wait() == 0
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="this machine has no Node.js")
+@pytest.mark.usefixtures("node")
 async def test_a_node_app_brings_its_modules(yard):
     result = await built(yard, "express")
     assert any(name.startswith("node_modules/express/") for name in await yard.files(result.artifact))
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="this machine has no Node.js")
+@pytest.mark.usefixtures("node")
 async def test_a_bundled_site_is_its_pages(yard):
     result = await built(yard, "vite-react")
     assert result.artifact.kind == types_pb2.ARTIFACT_KIND_STATIC
