@@ -10,14 +10,14 @@ import typer
 from shipoff.cli import credentials
 from shipoff.cli.errors import Failure, UsageFailure
 from shipoff.cli.output import Output, ago
-from shipoff.cli.parsing import Verb
+from shipoff.cli.parsing import Group, Verb
 from shipoff.cli.verb import JsonOption, signed_in, verb
 
 if TYPE_CHECKING:
     from shipoff.cli.client import Api, Json
 
-tokens = typer.Typer(help="API tokens, for scripts and other machines.", no_args_is_help=True)
-members = typer.Typer(help="Who belongs to a team.", no_args_is_help=True)
+tokens = typer.Typer(cls=Group, help="API tokens, for scripts and other machines.", no_args_is_help=True)
+members = typer.Typer(cls=Group, help="Who belongs to a team.", no_args_is_help=True)
 
 TeamOption = Annotated[str | None, typer.Option("--team", help="A team's name or id; not needed when you have one.")]
 

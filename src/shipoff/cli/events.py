@@ -10,7 +10,7 @@ import typer
 
 from shipoff.cli.errors import UsageFailure
 from shipoff.cli.output import Output, ago, counted
-from shipoff.cli.parsing import Verb
+from shipoff.cli.parsing import Group, Verb
 from shipoff.cli.verb import JsonOption, signed_in, verb
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _DEAD = "/v1/events/dead"
 
-app = typer.Typer(help="The platform's own events.", no_args_is_help=True)
-dead = typer.Typer(help="Events that a service gave up on, for owners of the platform.", no_args_is_help=True)
+app = typer.Typer(cls=Group, help="The platform's own events.", no_args_is_help=True)
+dead = typer.Typer(cls=Group, help="Events that a service gave up on, for owners of the platform.", no_args_is_help=True)
 app.add_typer(dead, name="dead")
 
 _StreamOption = Annotated[str, typer.Option("--stream", help="Only of this stream, as deployment.queue.")]

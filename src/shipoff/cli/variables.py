@@ -10,10 +10,12 @@ import typer
 
 from shipoff.cli.errors import UsageFailure
 from shipoff.cli.output import Output, ago
-from shipoff.cli.parsing import Verb
+from shipoff.cli.parsing import Group, Verb
 from shipoff.cli.verb import PRODUCTION, EnvironmentOption, JsonOption, ProjectOption, here, project_path, signed_in, verb
 
-app = typer.Typer(help="Environment variables: kept sealed, taken into a deployment when it is made.", no_args_is_help=True)
+app = typer.Typer(
+    cls=Group, help="Environment variables: kept sealed, taken into a deployment when it is made.", no_args_is_help=True
+)
 
 _TAKES_EFFECT = "They take effect with the next deployment: shipoff redeploy --current-env"
 
