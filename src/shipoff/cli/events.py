@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shipoff.cli.errors import UsageFailure
+from shipoff.cli.errors import Failure, UsageFailure
 from shipoff.cli.output import Output, ago, counted
 from shipoff.cli.parsing import Group, Verb
 from shipoff.cli.verb import JsonOption, signed_in, verb
@@ -124,5 +124,8 @@ def _only(event_id: str | None, *, every: bool, stream: str, group: str) -> dict
 def _confirm(what: str) -> None:
     """Asks, or raises UsageFailure where there is nobody to ask."""
     if not sys.stdin.isatty():
-        raise UsageFailure(f"dropping {what} wants to be confirmed, and there is nobody to ask", field="--yes", remedy="--yes")
-    typer.confirm(f"Drop {what} for good?", abort=True, err=True)
+        raise UsageFailure(
+            f"dropping {what} wants to be confirmed, and there is nobody to ask", field="--yes", remedy="confirm it with --yes"
+        )
+    if not typer.confirm(f"Drop {what} for good?", err=True):
+        raise Failure("nothing was dropped")

@@ -17,6 +17,9 @@ import typer
 
 from shipoff.cli.errors import Failure
 from shipoff.cli.terminal import safe
+from shipoff.common.amounts import counted, size
+
+__all__ = ["Output", "ago", "counted", "duration", "moment", "report", "size"]
 
 _STATE_COLOURS = {"production": typer.colors.GREEN, "failed": typer.colors.RED, "inactive": typer.colors.BRIGHT_BLACK}
 
@@ -100,9 +103,9 @@ def ago(text: str | None, *, now: datetime | None = None) -> str:
     if then is None:
         return "-"
     seconds = ((now or datetime.now(UTC)) - then).total_seconds()
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit} ago"
+    for unit_s, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= unit_s:
+            return f"{int(seconds // unit_s)} {unit} ago"
     return "just now" if seconds < 5 else f"{int(seconds)} s ago"
 
 
@@ -113,18 +116,3 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"
-
-
-def size(size_bytes: int) -> str:
-    """A size: "512 B", "34.1 KiB", "2.0 MiB"."""
-    amount = float(size_bytes)
-    for unit in ("B", "KiB", "MiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} GiB"
-
-
-def counted(count: int, thing: str) -> str:
-    """A number of things: "1 file", "2 files"."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
