@@ -18,8 +18,8 @@ from shipoff.cli.verb import JsonOption, signed_in, verb
 if TYPE_CHECKING:
     from shipoff.cli.client import Api, Json
 
-tokens = typer.Typer(cls=Group, help="API tokens, for scripts and other machines.", no_args_is_help=True)
-members = typer.Typer(cls=Group, help="Who belongs to a team.", no_args_is_help=True)
+tokens = typer.Typer(cls=Group, add_completion=False, help="API tokens, for scripts and other machines.", no_args_is_help=True)
+members = typer.Typer(cls=Group, add_completion=False, help="Who belongs to a team.", no_args_is_help=True)
 
 TeamOption = Annotated[str | None, typer.Option("--team", help="A team's name or id; not needed when you have one.")]
 

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 _DEAD = "/v1/events/dead"
 
-app = typer.Typer(cls=Group, help="The platform's own events.", no_args_is_help=True)
-dead = typer.Typer(cls=Group, help="Events that a service gave up on, for owners of the platform.", no_args_is_help=True)
+app = typer.Typer(cls=Group, add_completion=False, help="The platform's own events.", no_args_is_help=True)
+dead = typer.Typer(
+    cls=Group, add_completion=False, help="Events that a service gave up on, for owners of the platform.", no_args_is_help=True
+)
 app.add_typer(dead, name="dead")
 
 _StreamOption = Annotated[str, typer.Option("--stream", help="Only of this stream, as deployment.queue.")]

@@ -15,7 +15,10 @@ from shipoff.cli.parsing import Group, Verb
 from shipoff.cli.verb import PRODUCTION, EnvironmentOption, JsonOption, ProjectOption, here, project_path, signed_in, verb
 
 app = typer.Typer(
-    cls=Group, help="Environment variables: kept sealed, taken into a deployment when it is made.", no_args_is_help=True
+    cls=Group,
+    add_completion=False,
+    help="Environment variables: kept sealed, taken into a deployment when it is made.",
+    no_args_is_help=True,
 )
 
 
