@@ -178,7 +178,7 @@ class Api:
     def _refused(self, response: httpx2.Response) -> NoReturn:
         problem = _problem(response)
         text = str(problem.get("detail") or problem.get("title") or f"the platform answered {response.status_code}")
-        field, remedy = str(problem.get("field") or ""), str(problem.get("remedy") or "")
+        field, remedy = str(problem.get("field") or ""), hints.in_options(str(problem.get("remedy") or ""))
         message, field = hints.in_options(text, field), hints.option(field)
         status = response.status_code
         if status == 401:
@@ -209,7 +209,11 @@ class Api:
     def _nothing_answers(self) -> Unreachable:
         """The failure when no platform runs there."""
         named_by = self._credentials.url_from
-        remedy = f"is {named_by} right? If it is: make up" if named_by else f"start it: make up; if it runs elsewhere: {_WHERE}"
+        remedy = (
+            f"correct {named_by}, or start the platform there: make up"
+            if named_by
+            else f"start it: make up; if it runs elsewhere: {_WHERE}"
+        )
         return Unreachable(f"nothing answers at {self._address}", remedy=remedy)
 
 

@@ -48,8 +48,8 @@ class Output:
             typer.echo(typer.style(plain, fg=colour, bold=bold) if self._colours and (colour or bold) else plain)
 
     def note(self, text: str) -> None:
-        """A remark beside the result, on standard error in both forms."""
-        typer.echo(safe(text), err=True)
+        """A remark beside the result, on standard error: a line, or with --json an object like those of errors."""
+        typer.echo(json.dumps({"note": text}, separators=(",", ":")) if self.as_json else safe(text), err=True)
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Aligned columns for people; nothing with --json."""
@@ -81,7 +81,9 @@ def report(error: Failure, *, as_json: bool) -> None:
         content = {"message": error.message, "field": error.field, "remedy": error.remedy, "exit_code": int(error.code)}
         typer.echo(json.dumps({"error": content}, separators=(",", ":")), err=True)
         return
-    field = f" ({error.field})" if error.field and error.field not in error.message else ""
+    # An argument's name in the help (N, PATH) tells a person nothing that the message does not.
+    says_more = error.field and not error.field.isupper() and error.field not in error.message
+    field = f" ({error.field})" if says_more else ""
     typer.echo(typer.style("Error: ", fg=typer.colors.RED, bold=True) + safe(error.message) + safe(field), err=True)
     if error.remedy:
         typer.echo(f"  → {safe(error.remedy)}", err=True)

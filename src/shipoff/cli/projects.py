@@ -173,7 +173,7 @@ def _not_live(project: str, environment: str, latest: Json | None) -> Missing:
     words = "status" if latest else "deploy"
     return Missing(
         f"nothing of {project} is live in {environment}{how_far}",
-        remedy=f"{'see how it goes' if latest else 'deploy it'}: {hints.command(words, project, environment)}",
+        remedy=f"{'see more' if latest else 'deploy it'}: {hints.command(words, project, environment)}",
     )
 
 

@@ -24,7 +24,7 @@ app = typer.Typer(
 
 def _takes_effect(project: str, environment: str) -> str:
     command = hints.command("redeploy --current-env", project, environment)
-    return f"It takes effect with the next deployment, or now: {command}"
+    return f"In effect from the next deployment on; at once with: {command}"
 
 
 @app.command("set", cls=Verb)

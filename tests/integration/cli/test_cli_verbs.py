@@ -81,6 +81,8 @@ def test_a_first_deployment_that_is_refused_leaves_no_project(platform: Platform
         result = run("deploy", "-e", "Bad", *source, code=2)
         assert "removed again" in result.stderr
         assert platform.projects == {}
+    told = [json.loads(line) for line in run("deploy", "-e", "Bad", "--json", code=2).stderr.splitlines()]
+    assert [list(each) for each in told] == [["note"], ["error"]], "nothing but JSON there either"
 
 
 def test_a_refused_deployment_leaves_a_project_that_was_there_or_that_another_has_deployed(platform: Platform) -> None:
@@ -286,7 +288,7 @@ def test_a_platform_that_is_not_there_is_5(platform: Platform, monkeypatch: pyte
         assert "nothing answers at http://localhost:1 (from SHIPOFF_URL)" in result.stderr
         assert "make up" in result.stderr
     monkeypatch.setenv("SHIPOFF_URL", "foo")
-    assert "is SHIPOFF_URL right?" in run("list", code=5).stderr
+    assert "correct SHIPOFF_URL" in run("list", code=5).stderr
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "http:///x", "http://u:p@localhost", "http://localhost:nine", "http://local host"])
