@@ -22,6 +22,7 @@ from shipoff.builder.snapshot import take
 from shipoff.builder.steps import Steps, base_environment
 from shipoff.builder.unpacking import unpack
 from shipoff.builder.watch import Watch
+from shipoff.common.amounts import counted, size
 from shipoff.common.errors import DataLoss, InvalidInput, NotFound, PreconditionFailed, ShipoffError
 from shipoff.contracts.build.v1 import build_pb2
 from shipoff.contracts.types.v1 import types_pb2
@@ -142,10 +143,16 @@ async def _plan(shop: Workshop, job: build_pb2.Job) -> types_pb2.Plan:
             problem = decided.problem or "nothing in the source could be recognised"
             raise BuildError(Kind.BUILD_FAILURE_PLAN, problem, step="plan")
         plan = decided.plan
-        await shop.journal.say(f"▸ plan: {plan.provider} {plan.framework}".rstrip() + f", {_mode(plan)}")
+        await shop.journal.say(f"▸ plan: {_named(plan)}")
         for warning in plan.warnings:
             await shop.journal.say(f"  warning: {warning}")
         return plan
+
+
+def _named(plan: types_pb2.Plan) -> str:
+    """Provider, framework and mode, each word once: "python flask, server", "static"."""
+    kind = " ".join(dict.fromkeys(word for word in (plan.provider, plan.framework) if word))
+    return kind if kind == _mode(plan) else f"{kind}, {_mode(plan)}"
 
 
 def _mode(plan: types_pb2.Plan) -> str:
@@ -180,7 +187,7 @@ async def _pack(shop: Workshop, plan: types_pb2.Plan) -> Packed:
             raise artifact_error("processes of the build could not be ended")
         packing = await shop.files.run(_packing, shop, plan)
         packed = await shop.files.run(pack, packing, shop.assignment.work_folder / "artifact.tar.gz")
-        await shop.journal.say(f"▸ pack: {packed.files} files, {packed.size_bytes / (1 << 20):.1f} MiB")
+        await shop.journal.say(f"▸ pack: {counted(packed.files, 'file')}, {size(packed.size_bytes)}")
         return packed
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,14 +12,14 @@ import typer
 from shipoff.cli import credentials
 from shipoff.cli.errors import Failure, UsageFailure
 from shipoff.cli.output import Output, ago
-from shipoff.cli.parsing import Verb
+from shipoff.cli.parsing import Group, Verb
 from shipoff.cli.verb import JsonOption, signed_in, verb
 
 if TYPE_CHECKING:
     from shipoff.cli.client import Api, Json
 
-tokens = typer.Typer(help="API tokens, for scripts and other machines.", no_args_is_help=True)
-members = typer.Typer(help="Who belongs to a team.", no_args_is_help=True)
+tokens = typer.Typer(cls=Group, add_completion=False, help="API tokens, for scripts and other machines.", no_args_is_help=True)
+members = typer.Typer(cls=Group, add_completion=False, help="Who belongs to a team.", no_args_is_help=True)
 
 TeamOption = Annotated[str | None, typer.Option("--team", help="A team's name or id; not needed when you have one.")]
 
@@ -40,15 +42,18 @@ def login(
     from shipoff.cli.client import Api
 
     output = Output(as_json=as_json)
-    target = credentials.load(url or "").url
-    with Api(credentials.Credentials(target, "")) as api:
+    known = replace(credentials.load(url or ""), token="", token_from="")
+    target = known.url
+    with Api(known) as api:
         api.get("/v1/info")
         secret = _set_up(api, setup_token, email, name, team) if setup_token else _asked(token)
-    with Api(credentials.Credentials(target, secret)) as api:
+    with Api(replace(known, token=secret, token_from="--token")) as api:  # noqa: S106 - an option, no secret
         me = api.get("/v1/me")
     file = credentials.save(target, secret)
     output.data({"url": target, **me})
     output.say(f"Signed in to {target} as {_who(me)}. The token is in {file}")
+    if os.environ.get("SHIPOFF_TOKEN", "").strip() not in ("", secret):
+        output.note("Note: SHIPOFF_TOKEN is set, and comes before what was saved now")
 
 
 def _set_up(api: Api, setup_token: str, email: str | None, name: str | None, team: str | None) -> str:
@@ -84,7 +89,8 @@ def whoami(as_json: JsonOption = False) -> None:
     with signed_in() as api:
         me = api.get("/v1/me")
         output.data({"url": api.url, **me})
-        output.say(f"{_who(me)} at {api.url}")
+        teams = ", ".join(f"{team['name']} ({team['role']})" for team in me["teams"]) or "no team"
+        output.say(f"{_who(me)} at {api.url}, in {teams}")
 
 
 @tokens.command("list", cls=Verb)
@@ -124,13 +130,13 @@ def revoke_token(token_id: Annotated[str, typer.Argument(metavar="ID")], as_json
     output.say(f"Token {token_id} is worthless now")
 
 
-def _team(api: Api, wanted: str | None) -> str:
+def team_id(api: Api, wanted: str | None) -> str:
     """A team's id. Raises Failure when it is not clear which."""
     teams: list[Json] = api.get("/v1/me")["teams"]
     matching = [team for team in teams if wanted is None or wanted in (team["id"], team["name"])]
     if len(matching) != 1:
         known = ", ".join(team["name"] for team in teams) or "none"
-        raise Failure(f"it is not clear which team is meant; yours: {known}", field="--team", remedy="--team NAME")
+        raise Failure(f"it is not clear which team is meant; yours: {known}", field="--team", remedy="name it with --team NAME")
     return str(matching[0]["id"])
 
 
@@ -140,7 +146,7 @@ def list_members(team: TeamOption = None, as_json: JsonOption = False) -> None:
     """List a team's members."""
     output = Output(as_json=as_json)
     with signed_in() as api:
-        found = list(api.items(f"/v1/teams/{_team(api, team)}/members"))
+        found = list(api.items(f"/v1/teams/{team_id(api, team)}/members"))
     output.data({"items": found})
     rows = [(member["user"]["id"], member["user"]["email"], member["user"]["name"], member["role"]) for member in found]
     output.table(("USER", "E-MAIL", "NAME", "ROLE"), rows)
@@ -157,7 +163,7 @@ def add_member(
     """Add somebody to a team."""
     output = Output(as_json=as_json)
     with signed_in() as api:
-        added = api.post(f"/v1/teams/{_team(api, team)}/members", {"email": email, "role": role})
+        added = api.post(f"/v1/teams/{team_id(api, team)}/members", {"email": email, "role": role})
     output.data(added)
     output.say(f"{email} is a {role} now")
     if added.get("token"):
@@ -174,6 +180,6 @@ def remove_member(
 
     output = Output(as_json=as_json)
     with signed_in() as api:
-        api.delete(f"/v1/teams/{_team(api, team)}/members/{segment(user_id)}")
+        api.delete(f"/v1/teams/{team_id(api, team)}/members/{segment(user_id)}")
     output.data({"removed": user_id})
     output.say(f"{user_id} is no member any more")

@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 import typer
 
-from shipoff.cli import account, events, hooks, limits, logs, plans, projects, releases, variables
 from shipoff.cli.errors import MEANINGS
 from shipoff.cli.parsing import Tree, Verb
+
+# Module and attribute of each, in the order of the help. Reading every verb's options takes longer than most verbs, so that a
+# verb is read when it is asked for, and all of them for the help.
+_VERBS = {
+    "login": "account:login",
+    "whoami": "account:whoami",
+    "init": "projects:init",
+    "deploy": "releases:deploy",
+    "plan": "plans:plan",
+    "list": "projects:list_",
+    "status": "projects:status",
+    "logs": "logs:logs",
+    "open": "projects:open_",
+    "env": "variables:app",
+    "rollback": "releases:rollback",
+    "redeploy": "releases:redeploy",
+    "promote": "releases:promote",
+    "cancel": "releases:cancel",
+    "queue": "limits:queue",
+    "settings": "limits:settings",
+    "scale": "projects:scale",
+    "destroy": "projects:destroy",
+    "tokens": "account:tokens",
+    "members": "account:members",
+    "hooks": "hooks:app",
+    "events": "events:app",
+}
 
 # Paragraphs: Typer joins the lines of one.
 _EPILOG = "\n\n".join(
@@ -17,35 +46,43 @@ _EPILOG = "\n\n".join(
     ]
 )
 
+
+class _Program(Tree):
+    """Reads verbs when they are asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, the client's verbs first."""
+        return [*_VERBS, *(name for name in super().list_commands(ctx) if name not in _VERBS)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The verb; None for a name that is none, which may then be compared with every other."""
+        if cmd_name not in self.commands:
+            for name in [cmd_name] if cmd_name in _VERBS else _VERBS:
+                self.commands.setdefault(name, _read(name))
+        return self.commands.get(cmd_name)
+
+
+def _read(name: str) -> Any:
+    module, _, attribute = _VERBS[name].partition(":")
+    found = getattr(import_module(f"shipoff.cli.{module}"), attribute)
+    if not isinstance(found, typer.Typer):
+        found, function = typer.Typer(add_completion=False), found
+        found.command(name, cls=Verb)(function)
+    command = typer.main.get_command(found)
+    command.name = name
+    return command
+
+
 app = typer.Typer(
     name="shipoff",
-    cls=Tree,
-    help="Ship an app: from a folder or a repository to a running address.",
+    cls=_Program,
     epilog=_EPILOG,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
 
-app.command("login", cls=Verb)(account.login)
-app.command("whoami", cls=Verb)(account.whoami)
-app.command("init", cls=Verb)(projects.init)
-app.command("deploy", cls=Verb)(releases.deploy)
-app.command("plan", cls=Verb)(plans.plan)
-app.command("list", cls=Verb)(projects.list_)
-app.command("status", cls=Verb)(projects.status)
-app.command("logs", cls=Verb)(logs.logs)
-app.command("open", cls=Verb)(projects.open_)
-app.add_typer(variables.app, name="env")
-app.command("rollback", cls=Verb)(releases.rollback)
-app.command("redeploy", cls=Verb)(releases.redeploy)
-app.command("promote", cls=Verb)(releases.promote)
-app.command("cancel", cls=Verb)(releases.cancel)
-app.command("queue", cls=Verb)(limits.queue)
-app.command("settings", cls=Verb)(limits.settings)
-app.command("scale", cls=Verb)(projects.scale)
-app.command("destroy", cls=Verb)(projects.destroy)
-app.add_typer(account.tokens, name="tokens")
-app.add_typer(account.members, name="members")
-app.add_typer(hooks.app, name="hooks")
-app.add_typer(events.app, name="events")
+
+@app.callback()
+def _program() -> None:
+    """Ship an app: from a folder or a repository to a running address."""

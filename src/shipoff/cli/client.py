@@ -63,6 +63,9 @@ def _sendable(credentials: Credentials) -> str:
 
 def _not_signed_in(credentials: Credentials, message: str) -> Failure:
     """Says where a token that is not accepted comes from: signing in does not help against the environment."""
+    if credentials.token_from == "--token":  # noqa: S105 - an option, no secret
+        remedy = "make one where you are signed in already: shipoff tokens create NAME"
+        return Failure(message, code=ExitCode.NOT_SIGNED_IN, field="--token", remedy=remedy)
     if credentials.token_from:
         message = f"{message}; it comes from the environment variable {credentials.token_from}"
         remedy = f"set {credentials.token_from} to a token of {credentials.url}, or unset it and sign in: shipoff login"
@@ -92,7 +95,12 @@ class Api:
         self.headers = {"Host": host, "User-Agent": "shipoff-cli"}
         if credentials.token:
             self.headers["Authorization"] = f"Bearer {_sendable(credentials)}"
-        self._http = httpx2.Client(base_url=base, headers=self.headers, timeout=_TIMEOUT, trust_env=not is_this_machine(base))
+        here = is_this_machine(base)
+        # Reading the system's certificates takes longer than a request; nothing is encrypted between here and here.
+        verify = not (here and base.startswith("http:"))
+        self._http = httpx2.Client(
+            base_url=base, headers=self.headers, timeout=_TIMEOUT, trust_env=not here, verify=verify, follow_redirects=False
+        )
 
     def __enter__(self) -> Api:
         return self
@@ -170,7 +178,7 @@ class Api:
     def _refused(self, response: httpx2.Response) -> NoReturn:
         problem = _problem(response)
         text = str(problem.get("detail") or problem.get("title") or f"the platform answered {response.status_code}")
-        field, remedy = str(problem.get("field") or ""), str(problem.get("remedy") or "")
+        field, remedy = str(problem.get("field") or ""), hints.in_options(str(problem.get("remedy") or ""))
         message, field = hints.in_options(text, field), hints.option(field)
         status = response.status_code
         if status == 401:
@@ -201,7 +209,11 @@ class Api:
     def _nothing_answers(self) -> Unreachable:
         """The failure when no platform runs there."""
         named_by = self._credentials.url_from
-        remedy = f"is {named_by} right? If it is: make up" if named_by else f"start it: make up; if it runs elsewhere: {_WHERE}"
+        remedy = (
+            f"correct {named_by}, or start the platform there: make up"
+            if named_by
+            else f"start it: make up; if it runs elsewhere: {_WHERE}"
+        )
         return Unreachable(f"nothing answers at {self._address}", remedy=remedy)
 
 

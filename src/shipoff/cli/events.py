@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shipoff.cli.errors import UsageFailure
+from shipoff.cli.errors import Failure, UsageFailure
 from shipoff.cli.output import Output, ago, counted
-from shipoff.cli.parsing import Verb
+from shipoff.cli.parsing import Group, Verb
 from shipoff.cli.verb import JsonOption, signed_in, verb
 
 if TYPE_CHECKING:
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 _DEAD = "/v1/events/dead"
 
-app = typer.Typer(help="The platform's own events.", no_args_is_help=True)
-dead = typer.Typer(help="Events that a service gave up on, for owners of the platform.", no_args_is_help=True)
+app = typer.Typer(cls=Group, add_completion=False, help="The platform's own events.", no_args_is_help=True)
+dead = typer.Typer(
+    cls=Group, add_completion=False, help="Events that a service gave up on, for owners of the platform.", no_args_is_help=True
+)
 app.add_typer(dead, name="dead")
 
 _StreamOption = Annotated[str, typer.Option("--stream", help="Only of this stream, as deployment.queue.")]
@@ -124,5 +126,8 @@ def _only(event_id: str | None, *, every: bool, stream: str, group: str) -> dict
 def _confirm(what: str) -> None:
     """Asks, or raises UsageFailure where there is nobody to ask."""
     if not sys.stdin.isatty():
-        raise UsageFailure(f"dropping {what} wants to be confirmed, and there is nobody to ask", field="--yes", remedy="--yes")
-    typer.confirm(f"Drop {what} for good?", abort=True, err=True)
+        raise UsageFailure(
+            f"dropping {what} wants to be confirmed, and there is nobody to ask", field="--yes", remedy="confirm it with --yes"
+        )
+    if not typer.confirm(f"Drop {what} for good?", err=True):
+        raise Failure("nothing was dropped")

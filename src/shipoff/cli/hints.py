@@ -60,8 +60,11 @@ def option(field: str) -> str:
     return _OPTIONS.get(field, field)
 
 
-def in_options(text: str, field: str) -> str:
-    """The platform's message with the option in the field's place, where the message names the field by a path."""
-    if option(field) == field or not ("." in field or "_" in field):
-        return re.sub(rf"^{re.escape(field)}(?=:? )", option(field), text) if field else text
-    return text.replace(field, option(field))
+def in_options(text: str, field: str = "") -> str:
+    """The platform's text with options in the places of fields: of `field` where the text begins with it, and of every path."""
+    if field and text.startswith(field):
+        text = option(field) + text[len(field) :]
+    for path, written in _OPTIONS.items():
+        if "." in path or "_" in path:
+            text = re.sub(rf"(?<![\w.]){re.escape(path)}(?![\w.])", written, text)
+    return text

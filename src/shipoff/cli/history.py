@@ -61,7 +61,10 @@ def _facts(found: Json) -> Iterator[tuple[str, str]]:
     yield "state", f"{found['state']} ({ago(found['changed_at'])}){reason}"
     yield "trigger", found["trigger"].replace("_", " ")
     yield "commit", " ".join(part for part in (found["commit"][:10], found["commit_message"].partition("\n")[0]) if part) or "-"
-    yield "plan", " ".join(part for part in (plan["provider"], plan["framework"], plan["mode"]) if part) if plan else "-"
+    yield (
+        "plan",
+        " ".join(dict.fromkeys(part for part in (plan["provider"], plan["framework"], plan["mode"]) if part)) if plan else "-",
+    )
     digest = snapshot["artifact_digest"]
     yield "artifact", f"{digest} ({size(snapshot['artifact_size_bytes'])})" if digest else "none is kept"
     yield "limits", _limits(snapshot["run"])

@@ -7,10 +7,15 @@ from typing import Annotated
 import typer
 
 from shipoff.cli.output import Output, ago
-from shipoff.cli.parsing import Verb
+from shipoff.cli.parsing import Group, Verb
 from shipoff.cli.verb import JsonOption, ProjectOption, here, project_path, signed_in, verb
 
-app = typer.Typer(help="Outgoing webhooks: addresses told of every state a deployment passes.", no_args_is_help=True)
+app = typer.Typer(
+    cls=Group,
+    add_completion=False,
+    help="Outgoing webhooks: addresses told of every state a deployment passes.",
+    no_args_is_help=True,
+)
 
 
 @app.command("add", cls=Verb)

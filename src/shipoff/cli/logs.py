@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shipoff.cli import hints
 from shipoff.cli.errors import Missing
 from shipoff.cli.output import Output
 from shipoff.cli.releases import find_deployment
@@ -51,7 +52,8 @@ def _newest(api: Api, project: str, environment: str, *, build: bool) -> Json:
     status = api.get(f"{project_path(project)}/status", environment=environment)
     found = status["latest"] if build else status["live"] or status["latest"]
     if found is None:
-        raise Missing(f"{project} has no deployment in {environment}", remedy="shipoff deploy")
+        remedy = f"make one: {hints.command('deploy', project, environment)}"
+        raise Missing(f"{project} has no deployment in {environment}", remedy=remedy)
     return dict(found)
 
 
@@ -77,7 +79,8 @@ def why_nothing(deployment: Json, source: str) -> str:
             return f"{_title(deployment)} has no build log yet: it waits for its turn (shipoff queue)"
         return f"{_title(deployment)} has no build log; it is {state}{reason}"
     if plan.get("mode") in ("static", "spa"):
-        return f"a static site has no app log; its build's: shipoff logs --build --deployment {number}"
+        command = hints.command(f"logs --build --deployment {number}", deployment["project_name"])
+        return f"a static site has no app log; its build's: {command}"
     if not passed & {"provisioning", "production"}:
         return f"{_title(deployment)} never started, so it has no app log; it is {state}{reason}"
     return f"the app of {_title(deployment)} has written nothing{'' if state in ('failed', 'inactive') else ' yet'}"

@@ -17,6 +17,9 @@ import typer
 
 from shipoff.cli.errors import Failure
 from shipoff.cli.terminal import safe
+from shipoff.common.amounts import counted, size
+
+__all__ = ["Output", "ago", "counted", "duration", "moment", "report", "size"]
 
 _STATE_COLOURS = {"production": typer.colors.GREEN, "failed": typer.colors.RED, "inactive": typer.colors.BRIGHT_BLACK}
 
@@ -45,8 +48,8 @@ class Output:
             typer.echo(typer.style(plain, fg=colour, bold=bold) if self._colours and (colour or bold) else plain)
 
     def note(self, text: str) -> None:
-        """A remark beside the result, on standard error in both forms."""
-        typer.echo(safe(text), err=True)
+        """A remark beside the result, on standard error: a line, or with --json an object like those of errors."""
+        typer.echo(json.dumps({"note": text}, separators=(",", ":")) if self.as_json else safe(text), err=True)
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Aligned columns for people; nothing with --json."""
@@ -78,7 +81,9 @@ def report(error: Failure, *, as_json: bool) -> None:
         content = {"message": error.message, "field": error.field, "remedy": error.remedy, "exit_code": int(error.code)}
         typer.echo(json.dumps({"error": content}, separators=(",", ":")), err=True)
         return
-    field = f" ({error.field})" if error.field and error.field not in error.message else ""
+    # An argument's name in the help (N, PATH) tells a person nothing that the message does not.
+    says_more = error.field and not error.field.isupper() and error.field not in error.message
+    field = f" ({error.field})" if says_more else ""
     typer.echo(typer.style("Error: ", fg=typer.colors.RED, bold=True) + safe(error.message) + safe(field), err=True)
     if error.remedy:
         typer.echo(f"  → {safe(error.remedy)}", err=True)
@@ -100,9 +105,9 @@ def ago(text: str | None, *, now: datetime | None = None) -> str:
     if then is None:
         return "-"
     seconds = ((now or datetime.now(UTC)) - then).total_seconds()
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit} ago"
+    for unit_s, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= unit_s:
+            return f"{int(seconds // unit_s)} {unit} ago"
     return "just now" if seconds < 5 else f"{int(seconds)} s ago"
 
 
@@ -113,18 +118,3 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"
-
-
-def size(size_bytes: int) -> str:
-    """A size: "512 B", "34.1 KiB", "2.0 MiB"."""
-    amount = float(size_bytes)
-    for unit in ("B", "KiB", "MiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} GiB"
-
-
-def counted(count: int, thing: str) -> str:
-    """A number of things: "1 file", "2 files"."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

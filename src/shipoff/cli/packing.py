@@ -16,6 +16,7 @@ from typing import IO
 
 from shipoff.cli.errors import UsageFailure
 from shipoff.cli.ignore import IGNORE_FILES, Rules
+from shipoff.common.amounts import size
 
 # 1980-01-01: the same for every file, and the earliest a zip archive (a Python wheel) can hold.
 _MTIME = 315_532_800
@@ -74,7 +75,7 @@ def pack(folder: Path, limits: Limits | None = None) -> Archive:
     content, digest, size_bytes = _write(members)
     if size_bytes > limits.archive_bytes:
         content.close()
-        raise _too_big(f"the packed folder has {_mib(size_bytes)}; at most {_mib(limits.archive_bytes)} can be uploaded", files)
+        raise _too_big(f"the packed folder has {size(size_bytes)}; at most {size(limits.archive_bytes)} can be uploaded", files)
     notes = [f"{path} is neither file nor folder and stays behind" for path in skipped]
     notes += [
         f"{member.path} is uploaded: if it holds secrets, ignore it and use `shipoff env import`"
@@ -142,7 +143,7 @@ def _check_limits(files: list[Member], content_bytes: int, limits: Limits) -> No
     if len(files) > limits.files:
         raise _too_big(f"the folder has {len(files)} files; at most {limits.files} can be uploaded", files, by_count=True)
     if content_bytes > limits.content_bytes:
-        raise _too_big(f"the folder has {_mib(content_bytes)}; at most {_mib(limits.content_bytes)} can be uploaded", files)
+        raise _too_big(f"the folder has {size(content_bytes)}; at most {size(limits.content_bytes)} can be uploaded", files)
 
 
 def _too_big(message: str, files: list[Member], *, by_count: bool = False) -> UsageFailure:
@@ -150,14 +151,10 @@ def _too_big(message: str, files: list[Member], *, by_count: bool = False) -> Us
     weights: Counter[str] = Counter()
     for member in files:
         weights[member.path.partition("/")[0]] += 1 if by_count else member.status.st_size
-    biggest = ", ".join(f"{path} ({weight if by_count else _mib(weight)})" for path, weight in weights.most_common(3))
+    biggest = ", ".join(f"{path} ({weight if by_count else size(weight)})" for path, weight in weights.most_common(3))
     return UsageFailure(
         message, field="PATH", remedy=f"most of it is in {biggest}; leave out what the app does not need in .shipoffignore"
     )
-
-
-def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / (1 << 20):.1f} MiB"
 
 
 def _write(members: list[Member]) -> tuple[IO[bytes], str, int]:

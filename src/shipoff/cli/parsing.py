@@ -17,8 +17,18 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from shipoff.cli.errors import ExitCode, Failure, UsageFailure
 from shipoff.cli.output import report
 
+_PLAIN = (bool, str, int, Path, list[str])
 
-class Tree(TyperGroup):
+
+class Group(TyperGroup):
+    """Verbs under a word of their own."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its options, read without pydantic."""
+        return _plain(super().get_params(ctx))
+
+
+class Tree(Group):
     """The program itself. Ends it with an exit code, and with the message as text or as JSON."""
 
     def main(self, args: Sequence[str] | None = None, *arguments: Any, **keywords: Any) -> Any:
@@ -63,16 +73,17 @@ def _shown(parameter: Any) -> str:
 class Verb(TyperCommand):
     """A verb whose values are read without pydantic."""
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
-        for parameter in self.params:
-            if isinstance(parameter, (TyperArgument, TyperOption)) and _is_plain(parameter):
-                # Where Typer asks for what reads the value.
-                vars(parameter)["get_runtime_param"] = _Plain
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its options and arguments."""
+        return _plain(super().get_params(ctx))
 
 
-def _is_plain(parameter: TyperArgument | TyperOption) -> bool:
-    return parameter.type_descriptor.annotation in (str, int, Path, list[str])
+def _plain(parameters: list[Any]) -> list[Any]:
+    """The parameters, those with plain values changed to be read here: where Typer asks each for what reads its value."""
+    for parameter in parameters:
+        if isinstance(parameter, (TyperArgument, TyperOption)) and parameter.type_descriptor.annotation in _PLAIN:
+            vars(parameter)["get_runtime_param"] = _Plain
+    return parameters
 
 
 class _Plain:
@@ -86,6 +97,7 @@ class _Plain:
         if wanted == list[str]:
             return list(value)
         if wanted is not int:
+            # Flags are bool already.
             return wanted(value)
         try:
             number = int(value)

@@ -85,8 +85,10 @@ _SETTINGS = ("root_directory", "package_manager", "provider", "start_command", "
 
 def _show(answer: Json, output: Output) -> None:
     plan_: dict[str, Any] = answer["plan"]
-    kind = f"{plan_['framework']} ({plan_['provider']})" if plan_["framework"] else plan_["provider"]
-    output.say(f"{kind}, {plan_['mode']}, {plan_['confidence']:.0%} sure", bold=True)
+    framework, provider = plan_["framework"], plan_["provider"]
+    kind = f"{framework} ({provider})" if framework not in ("", provider) else provider
+    words = dict.fromkeys([kind, plan_["mode"]])  # a static site is of the mode static
+    output.say(f"{', '.join(words)}, {plan_['confidence']:.0%} sure", bold=True)
     if plan_["app_root"] != ".":
         output.say(f"  in {plan_['app_root']}, packages from {plan_['workspace_root']}")
     for runtime in plan_["runtimes"]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shipoff.cli import names
+from shipoff.cli import hints, names
+from shipoff.cli.account import team_id
 from shipoff.cli.claiming import ensure_project
 from shipoff.cli.errors import ExitCode, Failure, Missing, UsageFailure
 from shipoff.cli.output import Output, ago
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 def init(
     path: Annotated[Path, typer.Argument(help="The app's folder.")] = Path(),
     project: ProjectOption = None,
+    team: Annotated[str | None, typer.Option("--team", help="The team's name or id; not needed when you have one.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Create the project for a folder, and write its name into shipoff.toml."""
@@ -38,10 +40,10 @@ def init(
             remedy=f"for example: --project {names.as_label(name) or 'my-app'}",
         )
     with signed_in() as api:
-        created, _ = ensure_project(api, output, name)
+        created, _ = ensure_project(api, output, name, team=team_id(api, team) if team else None)
     file = names.write_project_file(path, name)
     output.data(created)
-    output.say(f"{file} names project {name}. Next: shipoff deploy")
+    output.say(f"{file} names project {name}. Next: shipoff deploy{'' if path == Path() else f' {path}'}")
 
 
 @verb
@@ -152,9 +154,10 @@ def open_(project: ProjectOption = None, environment: EnvironmentOption = PRODUC
     output = Output(as_json=as_json)
     name = here(project)
     with signed_in() as api:
-        urls = api.get(f"{project_path(name)}/status", environment=environment)["urls"]
-    if not urls:
-        raise Missing(f"{name} has no address in {environment}", remedy="shipoff deploy")
+        found = api.get(f"{project_path(name)}/status", environment=environment)
+    urls = found["urls"]
+    if not found["live"] or not urls:
+        raise _not_live(name, environment, found["latest"])
     output.data({"url": urls[0]})
     output.say(urls[0])
     has_screen = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
@@ -162,6 +165,16 @@ def open_(project: ProjectOption = None, environment: EnvironmentOption = PRODUC
         import webbrowser
 
         webbrowser.open(urls[0])
+
+
+def _not_live(project: str, environment: str, latest: Json | None) -> Missing:
+    """Says how far it is."""
+    how_far = f"; the newest deployment is {_one_line(latest)}" if latest else ""
+    words = "status" if latest else "deploy"
+    return Missing(
+        f"nothing of {project} is live in {environment}{how_far}",
+        remedy=f"{'see more' if latest else 'deploy it'}: {hints.command(words, project, environment)}",
+    )
 
 
 @verb
@@ -200,7 +213,11 @@ def destroy(
 
 def _confirm(name: str) -> None:
     if not sys.stdin.isatty():
-        raise UsageFailure(f"deleting {name} wants to be confirmed, and there is nobody to ask", field="--yes", remedy="--yes")
+        raise UsageFailure(
+            f"deleting {name} wants to be confirmed, and there is nobody to ask",
+            field="--yes",
+            remedy=f"confirm it: {hints.command('destroy --yes', name)}",
+        )
     typed = typer.prompt(f"This deletes {name}, its deployments and variables. Type its name to go on", err=True)
     if typed.strip() != name:
         raise Failure("that is not its name; nothing was deleted", code=ExitCode.REFUSED)

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from shipoff.cli import names
+from shipoff.cli import hints, names
 from shipoff.cli.claiming import claimed, is_gone
 from shipoff.cli.errors import Failure, Missing, UsageFailure
 from shipoff.cli.output import Output, counted, duration, size
@@ -159,15 +159,18 @@ def find_deployment(
     if number is not None:
         found = api.get(path, number=int(number.removeprefix("#")))["items"]
         if not found:
-            raise Missing(f"{project} has no deployment {number}", field="N", remedy="see them: shipoff list --deployments")
+            raise Missing(f"{project} has no deployment {number}", field="N", remedy=_see_them(project))
         return dict(found[0])
     for deployment in api.items(path, environment=environment, limit=50):
         if not states or deployment["state"] in states:
             return deployment
     what = f" that is {' or '.join(states)}" if states else ""
-    raise Missing(
-        f"{project} has no deployment in {environment or 'any environment'}{what}", remedy="" if states else "shipoff deploy"
-    )
+    remedy = _see_them(project) if states else f"make one: {hints.command('deploy', project, environment or PRODUCTION)}"
+    raise Missing(f"{project} has no deployment in {environment or 'any environment'}{what}", remedy=remedy)
+
+
+def _see_them(project: str) -> str:
+    return f"see its deployments: {hints.command('list --deployments', project)}"
 
 
 @verb
@@ -215,9 +218,9 @@ def redeploy(
 def _live(api: Api, project: str, environment: str) -> Json:
     live = api.get(f"{project_path(project)}/status", environment=environment)["live"]
     if live is None:
-        raise Missing(
-            f"{project} has nothing in production in {environment}", remedy="name a deployment's number, or: shipoff deploy"
-        )
+        deploy_it = hints.command("deploy", project, environment)
+        remedy = f"name a deployment's number ({_see_them(project)}), or deploy: {deploy_it}"
+        raise Missing(f"nothing of {project} is live in {environment}", remedy=remedy)
     return dict(live)
 
 

@@ -8,14 +8,23 @@ from typing import Annotated
 
 import typer
 
+from shipoff.cli import hints
 from shipoff.cli.errors import UsageFailure
 from shipoff.cli.output import Output, ago
-from shipoff.cli.parsing import Verb
+from shipoff.cli.parsing import Group, Verb
 from shipoff.cli.verb import PRODUCTION, EnvironmentOption, JsonOption, ProjectOption, here, project_path, signed_in, verb
 
-app = typer.Typer(help="Environment variables: kept sealed, taken into a deployment when it is made.", no_args_is_help=True)
+app = typer.Typer(
+    cls=Group,
+    add_completion=False,
+    help="Environment variables: kept sealed, taken into a deployment when it is made.",
+    no_args_is_help=True,
+)
 
-_TAKES_EFFECT = "They take effect with the next deployment: shipoff redeploy --current-env"
+
+def _takes_effect(project: str, environment: str) -> str:
+    command = hints.command("redeploy --current-env", project, environment)
+    return f"In effect from the next deployment on; at once with: {command}"
 
 
 @app.command("set", cls=Verb)
@@ -64,7 +73,7 @@ def _put(project: str, environment: str, variables: dict[str, str], output: Outp
     with signed_in() as api:
         answer = api.put(f"{project_path(project)}/variables", {"environment": environment, "variables": variables})
     output.data(answer or {"set": sorted(variables)})
-    output.say(f"Set {', '.join(sorted(variables))} in {environment} of {project}. {_TAKES_EFFECT}")
+    output.say(f"Set {', '.join(sorted(variables))} in {environment} of {project}. {_takes_effect(project, environment)}")
 
 
 @app.command("unset", cls=Verb)
@@ -81,7 +90,7 @@ def unset(
     with signed_in() as api:
         api.delete(f"{project_path(chosen)}/variables", environment=environment, name=names)
     output.data({"unset": names})
-    output.say(f"Removed {', '.join(names)} from {environment} of {chosen}. {_TAKES_EFFECT}")
+    output.say(f"Removed {', '.join(names)} from {environment} of {chosen}. {_takes_effect(chosen, environment)}")
 
 
 @app.command("list", cls=Verb)

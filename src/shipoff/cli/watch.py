@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from shipoff.cli import hints
 from shipoff.cli.errors import ExitCode, Failure
 from shipoff.cli.output import Output, duration, moment
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 TAIL_LINES = 20
 # How the builder begins a step, in a line of its own: one without a channel, which no program's output can be.
 _STEP_MARK = "▸ "
+# How it tells why a build failed.
+_FAILED_MARK = "✗ "
 
 
 class Watch:
@@ -34,7 +37,7 @@ class Watch:
         elif message["type"] == "state":
             self._state(message["deployment"])
         elif message["type"] == "gap":
-            self._output.note(f"… {message['count']} lines were left out here; `shipoff logs --build` has them")
+            self._output.note(f"… {message['count']} lines were left out here; the whole log has them")
 
     def _line(self, entry: Json) -> None:
         if entry["source"] == "build":
@@ -98,7 +101,7 @@ def wait(api: Api, output: Output, accepted: Json, *, detach: bool) -> None:
     """Shows the accepted deployment until it rests. Raises Failure when it did not go live, or on an interruption."""
     if detach:
         output.data({"type": "accepted", "deployment": accepted})
-        output.say(f"Accepted: deployment {_name(accepted)} of {accepted['project_name']}. Follow it: shipoff logs --build -f")
+        output.say(f"Accepted: deployment {_name(accepted)} of {accepted['project_name']}. Follow it: {_to_follow(accepted)}")
         return
     from shipoff.cli.follow import Wanted, follow
 
@@ -107,13 +110,21 @@ def wait(api: Api, output: Output, accepted: Json, *, detach: bool) -> None:
         for message in follow(api, Wanted(accepted["id"], until_rest=True)):
             watch.see(message)
     except KeyboardInterrupt:
-        number = watch.deployment.get("number") or watch.deployment["id"]
+        cancel = hints.command(f"cancel {_number(watch.deployment)}", watch.deployment["project_name"])
         raise Failure(
             f"stopped watching; deployment {_name(watch.deployment)} goes on",
             code=ExitCode.INTERRUPTED,
-            remedy=f"follow it: shipoff logs --build -f · cancel it: shipoff cancel {number}",
+            remedy=f"follow it: {_to_follow(watch.deployment)} · cancel it: {cancel}",
         ) from None
     _conclude(api, output, watch)
+
+
+def _to_follow(deployment: Json) -> str:
+    return hints.command(f"logs --build -f --deployment {_number(deployment)}", deployment["project_name"])
+
+
+def _number(deployment: Json) -> str:
+    return str(deployment.get("number") or deployment["id"])
 
 
 def _name(deployment: Json) -> str:
@@ -138,6 +149,8 @@ def _conclude(api: Api, output: Output, watch: Watch) -> None:
     except Failure:
         lines = []  # the reason is worth more than a second error
     reason = deployment.get("reason") or f"it ended {deployment['state']}"
+    # The build says in its last line what the error will say.
+    lines = [line for line in lines if line.removeprefix(_FAILED_MARK) != reason]
     output.data({"type": "result", "ok": False, "reason": reason, "last_lines": lines, "url": None, "deployment": deployment})
     if lines:
         output.say()
@@ -146,7 +159,8 @@ def _conclude(api: Api, output: Output, watch: Watch) -> None:
             output.say(f"  {line}")
     verb = "failed" if deployment["state"] == "failed" else "did not go live"
     build = " --build" if watch.failed_in == "building" else ""
-    whole_log = f"the whole log: shipoff logs{build} --deployment {deployment.get('number') or deployment['id']}"
+    command = hints.command(f"logs{build} --deployment {_number(deployment)}", deployment["project_name"])
+    whole_log = f"the whole log: {command}"
     raise Failure(f"deployment {_name(deployment)} {verb}: {reason}", remedy=whole_log if lines else "")
 
 

@@ -9,12 +9,16 @@ from typing import Annotated
 
 import typer
 
+from shipoff.cli.verb import JsonOption
 
-def serve(names: Annotated[list[str] | None, typer.Argument(metavar="[SERVICE…|all]")] = None) -> None:
+
+def serve(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[SERVICE…|all]")] = None, as_json: JsonOption = False
+) -> None:
     """Run services, alone or together, against the databases that the settings name."""
     from shipoff.embedded import control
 
-    control.serve(names or [])
+    control.serve(names or [], as_json=as_json)
 
 
 def up(
@@ -22,15 +26,16 @@ def up(
     separate: Annotated[bool, typer.Option("--separate", help="Each service in a process of its own.")] = False,
     no_sample: Annotated[bool, typer.Option("--no-sample", help="Do not deploy the sample app.")] = False,
     report_fd: Annotated[int | None, typer.Option("--report-fd", hidden=True)] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Start the whole platform on this machine: databases, edge, services, and a sample app."""
     from shipoff.embedded import control
 
-    control.up(separate=separate, sample=not no_sample, detach=detach, report_fd=report_fd)
+    control.up(separate=separate, sample=not no_sample, detach=detach, report_fd=report_fd, as_json=as_json)
 
 
-def down() -> None:
+def down(as_json: JsonOption = False) -> None:
     """Stop the platform of this data folder, and wait until it has stopped."""
     from shipoff.embedded import control
 
-    control.down()
+    control.down(as_json=as_json)

@@ -17,29 +17,36 @@ from contextlib import contextmanager
 import typer
 from rich.console import Console
 
+from shipoff.cli import output
+from shipoff.cli.errors import ExitCode, Failure
 from shipoff.common import config
-from shipoff.common.errors import PermissionDenied, ShipoffError
+from shipoff.common.errors import InvalidInput, PermissionDenied, ShipoffError
 from shipoff.embedded.layout import Layout, backing_account, prepare
 from shipoff.embedded.lock import holder
 from shipoff.embedded.options import Options
 from shipoff.embedded.process import opened_log, tail
-from shipoff.embedded.progress import Report, Sink, Terminal, events, explained, relayed
+from shipoff.embedded.progress import Event, JsonLines, Report, Sink, Terminal, events, explained, relayed
 
 _STOP_S = 90.0
 _POLL_S = 0.1
 
 
 @contextmanager
-def _told(console: Console) -> Iterator[None]:
+def _told(console: Console, *, as_json: bool) -> Iterator[None]:
     """Ends the program with a clear line instead of a trace for what is not a defect."""
     try:
         yield
     except ShipoffError as error:
-        console.print(explained(error), style="bold red", highlight=False, soft_wrap=True, markup=False)
-        raise typer.Exit(1) from error
+        code = ExitCode.USAGE if isinstance(error, InvalidInput) else ExitCode.REFUSED
+        if as_json:
+            told = Failure(error.message, code=code, field=error.field, remedy=error.remedy)
+            output.report(told, as_json=True)
+        else:
+            console.print(explained(error), style="bold red", highlight=False, soft_wrap=True, markup=False)
+        raise typer.Exit(int(code)) from error
 
 
-def serve(names: Sequence[str]) -> None:
+def serve(names: Sequence[str], *, as_json: bool) -> None:
     """Runs services until the process is asked to stop."""
     import uvloop
 
@@ -49,23 +56,27 @@ def serve(names: Sequence[str]) -> None:
 
     async def run(chosen: Sequence[str]) -> None:
         async with services.running(chosen):
+            told.data({"type": "serving", "services": list(chosen)})
             await until_signal()
+        told.data({"type": "stopped"})
 
     configure_logging()
-    with _told(Console(stderr=True)):
+    told = output.Output(as_json=as_json)
+    with _told(Console(stderr=True), as_json=as_json):
         uvloop.run(run(services.chosen(names)))
 
 
-def up(*, separate: bool, sample: bool, detach: bool, report_fd: int | None) -> None:
+def up(*, separate: bool, sample: bool, detach: bool, report_fd: int | None, as_json: bool) -> None:
     """Runs the platform here, or starts one that outlives this process; `report_fd` is where that one tells its steps."""
     layout, console = Layout(config.home()), Console()
-    with _told(console):
+    shown: Sink = JsonLines() if as_json else Terminal(console)
+    with _told(console, as_json=as_json):
         # Its log folder is needed before its own step.
         prepare(layout, backing_account())
         if detach:
-            _detached(layout, console, [*(["--separate"] if separate else []), *([] if sample else ["--no-sample"])])
+            _detached(layout, shown, [*(["--separate"] if separate else []), *([] if sample else ["--no-sample"])])
             return
-        sink = Terminal(console) if report_fd is None else _relay(report_fd)
+        sink = shown if report_fd is None else _relay(report_fd)
         _foreground(layout, Options(separate=separate, sample=sample, detached=report_fd is not None), Report(sink))
 
 
@@ -88,15 +99,15 @@ def _foreground(layout: Layout, options: Options, report: Report) -> None:
     try:
         uvloop.run(up.up(options, report))
     except ShipoffError as error:
-        report.refused(explained(error))
+        report.refused(error.message, error.remedy)
         raise typer.Exit(1) from error
     except OSError as error:
         # A disk that is full, a folder that is read-only: the system's own words name it.
-        report.refused(f"{error}\n→ the log is {layout.log / 'platform.log'}")
+        report.refused(str(error), f"the log is {layout.log / 'platform.log'}")
         raise typer.Exit(1) from error
 
 
-def _detached(layout: Layout, console: Console, options: list[str]) -> None:
+def _detached(layout: Layout, shown: Sink, options: list[str]) -> None:
     """Starts a platform that outlives this process; shows its steps until it is live or has failed."""
     reading, writing = os.pipe()
     argv = [sys.executable, "-m", "shipoff", "up", "--report-fd", str(writing), *options]
@@ -106,11 +117,11 @@ def _detached(layout: Layout, console: Console, options: list[str]) -> None:
             argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[writing], start_new_session=True
         )
     os.close(writing)
-    terminal, last = Terminal(console), ""
+    last = ""
     try:
         with os.fdopen(reading) as pipe:
             for event in events(pipe):
-                terminal(event)
+                shown(event)
                 last = event.kind
                 if last in ("live", "refused"):
                     break
@@ -121,23 +132,29 @@ def _detached(layout: Layout, console: Console, options: list[str]) -> None:
     if last != "live":
         code = child.wait()
         if last != "refused":
-            console.print(tail(path, lines=15), highlight=False, markup=False)
+            shown(
+                Event("refused", f"the platform ended before it was live:\n{tail(path, lines=15)}", note=f"the log is {path}")
+            )
         raise typer.Exit(code or 1)
 
 
-def down() -> None:
+def down(*, as_json: bool) -> None:
     """Stops the platform of this data folder, and waits until it has stopped."""
-    layout, console = Layout(config.home()), Console()
-    with _told(console):
+    layout, console = Layout(config.home()), Console(quiet=as_json)
+    told = output.Output(as_json=as_json)
+    with _told(Console(), as_json=as_json):
         pid = holder(layout)
         if pid is None:
+            told.data({"stopped": False, "pid": None, "ended": False, "took_s": 0.0})
             console.print(f"Nothing runs in {layout.home}.", highlight=False)
             return
         started = time.monotonic()
         with console.status(f"Stopping process {pid} …"):
             stopped = _stop(layout, pid)
+        took_s = time.monotonic() - started
+        told.data({"stopped": True, "pid": pid, "ended": not stopped, "took_s": round(took_s, 3)})
         how = "Stopped" if stopped else f"It did not stop within {_STOP_S:g} s and was ended"
-        console.print(f"{how} ({time.monotonic() - started:.1f} s).", highlight=False)
+        console.print(f"{how} ({took_s:.1f} s).", highlight=False)
 
 
 def _stop(layout: Layout, pid: int) -> bool:

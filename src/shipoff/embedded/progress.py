@@ -12,6 +12,8 @@ from typing import IO
 from rich.console import Console
 from rich.status import Status
 
+from shipoff.cli.errors import Failure
+from shipoff.cli.output import Output, report
 from shipoff.common.errors import ShipoffError
 
 
@@ -21,8 +23,12 @@ class Event:
 
     kind: str
     text: str
+    # Of a step; of what was refused, the remedy.
     note: str = ""
     took_s: float = 0.0
+    # Of what is live: the platform's, and the sample app's where it serves.
+    url: str = ""
+    app_url: str = ""
 
 
 Sink = Callable[[Event], None]
@@ -59,13 +65,13 @@ class Report:
         """A line for the person."""
         self._sink(Event("said", text))
 
-    def refused(self, text: str) -> None:
+    def refused(self, text: str, remedy: str = "") -> None:
         """The start is over: why it failed, and what to do."""
-        self._sink(Event("refused", text))
+        self._sink(Event("refused", text, note=remedy))
 
-    def live(self, text: str) -> None:
+    def live(self, text: str, *, url: str, app_url: str) -> None:
         """The start is over: everything runs."""
-        self._sink(Event("live", text, took_s=time.monotonic() - self._started))
+        self._sink(Event("live", text, took_s=time.monotonic() - self._started, url=url, app_url=app_url))
 
 
 class Terminal:
@@ -92,10 +98,31 @@ class Terminal:
             mark = {"done": "✓", "skipped": "-", "failed": "✗"}[event.kind]
             return (f"{mark} {event.text:<16} {event.took_s:6.1f} s  {event.note}".rstrip(),)
         if event.kind == "refused":
-            return (f"\n{event.text}",)
+            return (f"\n{event.text}\n→ {event.note}" if event.note else f"\n{event.text}",)
         if event.kind == "live":
             return (f"\n{event.text}\n\nStarted in {event.took_s:.1f} s.",)
         return (event.text,)
+
+
+class JsonLines:
+    """Writes events for programs, one a line; an error to standard error, as the client's verbs do."""
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "refused":
+            report(Failure(event.text, remedy=event.note), as_json=True)
+            return
+        Output(as_json=True).data(_message(event))
+
+
+def _message(event: Event) -> dict[str, object]:
+    """The event as docs/guide/cli.md tells it."""
+    took_s = round(event.took_s, 3)
+    if event.kind == "said":
+        return {"type": "message", "text": event.text}
+    if event.kind == "live":
+        return {"type": "live", "url": event.url, "app_url": event.app_url or None, "took_s": took_s}
+    step: dict[str, object] = {"type": "step", "step": event.text, "state": event.kind}
+    return step if event.kind == "begun" else {**step, "note": event.note, "took_s": took_s}
 
 
 def relayed(pipe: IO[str]) -> Sink:

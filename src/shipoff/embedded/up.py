@@ -57,7 +57,7 @@ async def up(options: Options, report: Report) -> None:
 async def _until(stop: asyncio.Event, live: asyncio.Event, options: Options, report: Report) -> None:
     async with running(options, report) as (platform, app_url):
         live.set()
-        report.live(_welcome(platform, app_url, options))
+        report.live(_welcome(platform, app_url, options), url=platform.url, app_url=app_url)
         log.info("platform live", url=platform.url)
         await stop.wait()
         report.say("Stopping (a second Ctrl-C ends everything at once) …")

@@ -20,6 +20,7 @@ from starlette.websockets import WebSocket
 from shipoff.common import errors
 from shipoff.common.errors import ShipoffError, TemporaryError
 from shipoff.common.telemetry import current
+from shipoff.gateway.models.common import FORMS
 
 log = structlog.get_logger()
 
@@ -121,6 +122,9 @@ def invalid(violations: Sequence[Any]) -> errors.InvalidInput:
         return errors.InvalidInput("the body is not valid JSON", field="body")
     if first["type"] == "extra_forbidden":
         return errors.InvalidInput(f"{field}: unknown field", field=field)
+    form = FORMS.get(first.get("ctx", {}).get("pattern", ""))
+    if form is not None:
+        return errors.InvalidInput(f"{field} is not in the form it has to have", field=field, remedy=f"write {form}")
     return errors.InvalidInput(f"{field or path[0]}: {first['msg']}", field=field)
 
 

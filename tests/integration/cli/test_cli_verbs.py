@@ -81,6 +81,8 @@ def test_a_first_deployment_that_is_refused_leaves_no_project(platform: Platform
         result = run("deploy", "-e", "Bad", *source, code=2)
         assert "removed again" in result.stderr
         assert platform.projects == {}
+    told = [json.loads(line) for line in run("deploy", "-e", "Bad", "--json", code=2).stderr.splitlines()]
+    assert [list(each) for each in told] == [["note"], ["error"]], "nothing but JSON there either"
 
 
 def test_a_refused_deployment_leaves_a_project_that_was_there_or_that_another_has_deployed(platform: Platform) -> None:
@@ -120,10 +122,11 @@ def test_deploy_json_is_json_lines_and_nothing_else(platform: Platform) -> None:
 def test_a_failed_build_ends_with_the_reason_and_the_failed_steps_lines(platform: Platform) -> None:
     noise = [("line", "build", f"early {number}") for number in range(30)]
     step = [("line", "build", "▸ build: npm run build"), *[("line", "build", f"late {number}") for number in range(5)]]
-    platform.script = [("state", "building", ""), *noise, *step, ("state", "failed", "npm run build exited with 1")]
+    reason = "npm run build exited with 1"
+    platform.script = [("state", "building", ""), *noise, *step, ("line", "build", f"✗ {reason}"), ("state", "failed", reason)]
     result = run("deploy", code=1)
     tail = result.stdout.split("The last lines that matter:\n")[1]
-    assert tail.splitlines() == ["  ▸ build: npm run build", *[f"  late {number}" for number in range(5)]]
+    assert tail.splitlines() == ["  ▸ build: npm run build", *[f"  late {number}" for number in range(5)]], "the reason once"
     assert "deployment #1 failed: npm run build exited with 1" in result.stderr
     assert "shipoff logs --build --deployment 1" in result.stderr
     final = lines(run("deploy", "--json", code=1))[-1]
@@ -285,7 +288,7 @@ def test_a_platform_that_is_not_there_is_5(platform: Platform, monkeypatch: pyte
         assert "nothing answers at http://localhost:1 (from SHIPOFF_URL)" in result.stderr
         assert "make up" in result.stderr
     monkeypatch.setenv("SHIPOFF_URL", "foo")
-    assert "is SHIPOFF_URL right?" in run("list", code=5).stderr
+    assert "correct SHIPOFF_URL" in run("list", code=5).stderr
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "http:///x", "http://u:p@localhost", "http://localhost:nine", "http://local host"])
@@ -382,6 +385,31 @@ def test_status_and_open(platform: Platform) -> None:
     assert run("open").stdout == f"http://my-app.localhost:{platform.port}\n"
     assert lines(run("status", "--json"))[0]["live"]["number"] == 1
     assert "#1" in run("list", "--deployments").stdout
+
+
+def test_opening_what_is_not_live_says_how_far_it_is(platform: Platform) -> None:
+    platform.add_project("my-app")
+    told = run("open", code=4)
+    assert (told.stdout, "nothing of my-app is live in production" in told.stderr) == ("", True)
+    assert "deploy it: shipoff deploy\n" in told.stderr
+    platform.script = [("state", "failed", "it broke")]
+    run("deploy", code=1)
+    told = run("open", code=4)
+    assert "the newest deployment is #1 failed" in told.stderr
+    assert "it broke" in told.stderr
+
+
+def test_hints_can_be_pasted_from_where_they_are_read(platform: Platform) -> None:
+    assert "Packed 1 file (" in run("deploy").stdout
+    assert "shipoff logs --build -f --deployment 0000-2\n" in run("deploy", "-d").stdout
+    other = run("deploy", "-d", "-p", "other-app", "-e", "staging").stdout
+    assert "shipoff logs --build -f --deployment 0000-3 -p other-app\n" in other
+    told = run("env", "set", "A=1", "-p", "other-app", "-e", "staging").stdout
+    assert "shipoff redeploy --current-env -p other-app -e staging" in told
+    platform.add_project("empty")
+    assert "shipoff deploy -p empty" in run("logs", "-p", "empty", code=4).stderr
+    assert "shipoff list --deployments -p empty" in run("redeploy", "7", "-p", "empty", code=4).stderr
+    assert "shipoff destroy --yes -p empty" in run("destroy", "-p", "empty", code=2).stderr
 
 
 def test_variables_come_and_go(platform: Platform) -> None:

@@ -70,14 +70,19 @@ def test_it_goes_live_signs_in_stops_and_survives_a_kill(stopped_after: Layout, 
 
     os.kill(pid, signal.SIGKILL)
     _until(lambda: holder(layout) is None and not _listening(free_port))
-    second = _shipoff("up", "--detach", "--no-sample")
+    second = _shipoff("up", "--detach", "--no-sample", "--json")
     assert second.returncode == 0, second.stdout + second.stderr
+    events = [json.loads(line) for line in second.stdout.splitlines()]
+    assert [e["step"] for e in events if e["type"] == "step" and e["state"] == "done"][:2] == ["Data folder", "PostgreSQL"]
+    assert (events[-1]["type"], events[-1]["url"], events[-1]["app_url"]) == ("live", f"http://localhost:{free_port}", None)
     assert _shipoff("whoami", "--json").returncode == 0
     assert _internal_ports(layout, free_port) == set()
+    holding = holder(layout)
 
-    down = _shipoff("down")
+    down = _shipoff("down", "--json")
     assert down.returncode == 0
-    assert "Stopped" in down.stdout
+    assert {**json.loads(down.stdout), "took_s": 0} == {"stopped": True, "pid": holding, "ended": False, "took_s": 0}
+    assert "Nothing runs" in _shipoff("down").stdout
     assert holder(layout) is None
     assert not _listening(free_port)
     assert _of(layout) == []

@@ -339,3 +339,17 @@ async def test_an_audit_log_that_is_away_gets_another_try_and_does_not_undo_the_
     assert len(rig.world.asked("RecordAudit")) == 3
     (lost,) = [entry for entry in logs if entry["event"] == "audit entry not stored"]
     assert (lost["action"], lost["detail"], lost["team_id"]) == ("variables.set", "production: A", rig.world.team_id)
+
+
+@pytest.mark.parametrize("mode", [types_pb2.PLAN_MODE_STATIC, types_pb2.PLAN_MODE_SPA])
+async def test_a_static_site_is_not_scaled_and_nothing_is_written(rig: Any, mode: Any) -> None:
+    rig.world.deployment("PRODUCTION", served=True).plan.mode = mode
+    answer = await rig.call("POST", "/v1/projects/shop/scale", token=rig.developer, json={"replicas": 3})
+    assert (answer.status_code, "static site" in answer.json()["detail"]) == (409, True)
+    assert rig.world.asked("UpdateProject") == rig.world.asked("ScaleDeployment") == []
+
+
+async def test_a_text_of_the_wrong_form_is_told_in_words(rig: Any) -> None:
+    answer = (await rig.call("GET", "/v1/projects/shop/status?environment=Bad%20One", token=rig.viewer)).json()
+    assert answer["detail"] == "environment is not in the form it has to have"
+    assert answer["remedy"].startswith("write small letters, digits and hyphens")

@@ -5,13 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import AwareDatetime, Field
 
 from shipoff.contracts.identity.v1 import identity_pb2
 from shipoff.gateway.authentication import Principal, Role
-from shipoff.gateway.models.common import Incoming, Label, Outgoing, moment, moment_or_none
+from shipoff.gateway.models.common import Email, Incoming, Label, Outgoing, moment, moment_or_none
 
-Email = Annotated[str, StringConstraints(min_length=3, max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")]
 # Within what every clock and contract can say, whatever its zone.
 _Expiry = Annotated[AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC))]
 RoleName = Literal["viewer", "developer", "owner"]

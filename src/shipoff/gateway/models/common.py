@@ -41,9 +41,20 @@ class Page(Outgoing, Generic[_Item]):
 
 Limit = Annotated[int, Query(ge=1, le=200)]
 Cursor = Annotated[str, Query(max_length=500)]
-Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
-EnvironmentName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
-EnvironmentQuery = Annotated[str, Query(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+_LABEL = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
+Label = Annotated[str, StringConstraints(pattern=_LABEL)]
+_EMAIL = r"^[^@\s]+@[^@\s]+$"
+Email = Annotated[str, StringConstraints(min_length=3, max_length=254, pattern=_EMAIL)]
+_ENVIRONMENT = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+EnvironmentName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=_ENVIRONMENT)]
+EnvironmentQuery = Annotated[str, Query(min_length=1, max_length=63, pattern=_ENVIRONMENT)]
+
+# What a text has to be, for people, by the pattern that says it to programs.
+FORMS = {
+    _ENVIRONMENT: "small letters, digits and hyphens, beginning and ending with a letter or a digit",
+    _LABEL: "small letters, digits and hyphens, at most 40, beginning and ending with a letter or a digit",
+    _EMAIL: "an e-mail address",
+}
 
 
 def moment(stamp: Timestamp) -> datetime:

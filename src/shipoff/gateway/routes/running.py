@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Query
 
-from shipoff.common.errors import NotFound
+from shipoff.common.errors import NotFound, PreconditionFailed
 from shipoff.common.ids import new_id
 from shipoff.contracts.log.v1 import log_pb2
 from shipoff.contracts.orchestrator.v1 import orchestrator_pb2
@@ -33,6 +33,8 @@ from shipoff.gateway.models.running import (
 from shipoff.gateway.routing import guarded
 
 router = guarded("running")
+
+_FILES_ONLY = (types_pb2.PLAN_MODE_STATIC, types_pb2.PLAN_MODE_SPA)
 
 
 async def _workload(gateway: Gateway, deployment_id: str) -> WorkloadOut | None:
@@ -65,6 +67,12 @@ async def scale(project: ChangedProject, body: ScaleIn, reach: Reach) -> ScaledO
     clients = reach.gateway.clients
     live = await newest(reach.gateway, project.id, body.environment, state=types_pb2.DEPLOYMENT_STATE_PRODUCTION)
     scaled = False
+    if live is not None and live.plan.mode in _FILES_ONLY:
+        raise PreconditionFailed(
+            f"{project.name} is a static site in {body.environment}: its files are served directly, and no instance runs",
+            field="replicas",
+            remedy="there is nothing to scale",
+        )
     if live is not None:
         # First: it is refused where there is no room, and then nothing is changed.
         wanted = orchestrator_pb2.ScaleDeploymentRequest(deployment_id=live.id, replicas=body.replicas)
