@@ -1,6 +1,7 @@
 """Build, runtime and cdn for the pipeline figure: each answers at once, and durably.
 
-What they are told is a row in their own database; what they tell leaves through a real outbox in the same transaction. The
+What they are told is a row in their own database; what they tell leaves through a real outbox in the same transaction; calls
+that come together share one. The
 groups that the real cdn and worker read with are there too, so that streams and outboxes are trimmed as in the platform.
 """
 
@@ -13,14 +14,15 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 import uvloop
 
+from shipoff.common.batching import Batcher
 from shipoff.common.config import ServiceSettings, address, load, service_config
 from shipoff.common.consumers import Consumer
 from shipoff.common.errors import Aborted, NotFound
 from shipoff.common.lifecycle import until_signal
 from shipoff.common.outbox import OUTBOX_DDL, Outbox
-from shipoff.common.postgres import Database
+from shipoff.common.postgres import Database, arrays, unnested
 from shipoff.common.rpc import serving
-from shipoff.common.streams import DEPLOYMENT_PROGRESS, RUNTIME_EVENTS, Event, Streams
+from shipoff.common.streams import DEPLOYMENT_PROGRESS, RUNTIME_EVENTS, Event, Streams, envelope
 from shipoff.contracts.build.v1 import build_pb2, build_pb2_grpc
 from shipoff.contracts.cdn.v1 import cdn_pb2, cdn_pb2_grpc
 from shipoff.contracts.events.v1 import events_pb2
@@ -28,29 +30,62 @@ from shipoff.contracts.runtime.v1 import runtime_pb2, runtime_pb2_grpc
 from shipoff.contracts.types.v1 import types_pb2
 
 _TOLD = "CREATE TABLE told (id uuid NOT NULL, attempt bigint NOT NULL, PRIMARY KEY (id, attempt))"
-_TELL = sa.text("INSERT INTO told VALUES (:id, :attempt) ON CONFLICT DO NOTHING")
-_ROUTES = "CREATE TABLE routes (project uuid, environment text, fence bigint NOT NULL, PRIMARY KEY (project, environment))"
-_ROUTE = sa.text(
-    "INSERT INTO routes VALUES (:project, :environment, :fence) ON CONFLICT (project, environment)"
-    " DO UPDATE SET fence = EXCLUDED.fence WHERE routes.fence <= EXCLUDED.fence"
+_TOLD_OF = {"id": "uuid", "attempt": "bigint"}
+_TELL = sa.text(
+    f"INSERT INTO told SELECT id, attempt FROM {unnested(_TOLD_OF)}"  # noqa: S608 - a constant
+    " ON CONFLICT DO NOTHING RETURNING id, attempt"
 )
+_ROUTES = "CREATE TABLE routes (project uuid, environment text, fence bigint NOT NULL, PRIMARY KEY (project, environment))"
+_ROUTE_OF = {"project": "uuid", "environment": "text", "fence": "bigint"}
+_ROUTE = sa.text(
+    f"INSERT INTO routes SELECT project, environment, fence FROM {unnested(_ROUTE_OF)}"  # noqa: S608 - a constant
+    " ON CONFLICT (project, environment) DO UPDATE SET fence = EXCLUDED.fence WHERE routes.fence <= EXCLUDED.fence"
+    " RETURNING project, environment"
+)
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one call said, and what is reported of it."""
+
+    deployment_id: str
+    attempt: int
+    event: events_pb2.Envelope
+
+
+class Telling:
+    """Records what calls say and reports each once; calls that come together share a commit."""
+
+    def __init__(self, database: Database, outbox: Outbox, stream: str) -> None:
+        self._database = database
+        self._outbox = outbox
+        self._stream = stream
+        self.tell = Batcher(self._tell_all, most=_AT_ONCE)
+
+    async def _tell_all(self, told: Sequence[Told]) -> Sequence[None]:
+        values = {"id": [one.deployment_id for one in told], "attempt": [one.attempt for one in told]}
+        async with self._database.transaction() as tx:
+            new = {(str(row["id"]), row["attempt"]) for row in await tx.all(_TELL, values)}
+            events = {(one.deployment_id, one.attempt): one.event for one in told}
+            reported = [event for key, event in events.items() if key in new]
+            if reported:
+                await self._outbox.emit_all(tx, self._stream, reported)
+        return [None] * len(told)
 
 
 @dataclass
 class Builds(build_pb2_grpc.BuildServiceServicer):
     """Every build has succeeded as soon as it is begun."""
 
-    database: Database
-    outbox: Outbox
+    telling: Telling
 
     async def StartBuild(self, request, context):
         artifact = types_pb2.Artifact(
             kind=types_pb2.ARTIFACT_KIND_APP, object_key=f"artifacts/{request.deployment_id}", digest="sha256:" + "0" * 64
         )
         event = events_pb2.BuildSucceeded(deployment_id=request.deployment_id, attempt=request.attempt, artifact=artifact)
-        async with self.database.transaction() as tx:
-            if await tx.execute(_TELL, {"id": request.deployment_id, "attempt": request.attempt}):
-                await self.outbox.emit(tx, DEPLOYMENT_PROGRESS, event, tenant_id=request.team_id)
+        await self.telling.tell(Told(request.deployment_id, request.attempt, envelope(event, tenant_id=request.team_id)))
         return build_pb2.StartBuildResponse()
 
     async def GetBuild(self, request, context):
@@ -62,16 +97,13 @@ class Builds(build_pb2_grpc.BuildServiceServicer):
 class Workloads(runtime_pb2_grpc.RuntimeServiceServicer):
     """Every workload is ready as soon as it is applied."""
 
-    database: Database
-    outbox: Outbox
+    telling: Telling
 
     async def ApplyWorkload(self, request, context):
         workload = request.workload
         endpoint = types_pb2.Endpoint(host="127.0.0.1", port=4000)
         event = events_pb2.WorkloadReady(deployment_id=workload.deployment_id, revision=1, endpoints=[endpoint])
-        async with self.database.transaction() as tx:
-            if await tx.execute(_TELL, {"id": workload.deployment_id, "attempt": 1}):
-                await self.outbox.emit(tx, RUNTIME_EVENTS, event, tenant_id=workload.team_id)
+        await self.telling.tell(Told(workload.deployment_id, 1, envelope(event, tenant_id=workload.team_id)))
         return runtime_pb2.ApplyWorkloadResponse()
 
     async def StopWorkload(self, request, context):
@@ -81,18 +113,24 @@ class Workloads(runtime_pb2_grpc.RuntimeServiceServicer):
         raise NotFound("ask again")
 
 
-@dataclass
 class Edge(cdn_pb2_grpc.CdnServiceServicer):
     """A stored routing table with fences."""
 
-    database: Database
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._set = Batcher(self._set_all, most=_AT_ONCE)
+
+    async def _set_all(self, routes: Sequence[cdn_pb2.Route]) -> Sequence[bool]:
+        # Of two for one place the higher fence, as if they had come one after the other.
+        newest = {(one.project_id, one.environment): one for one in sorted(routes, key=lambda one: one.fence)}
+        rows = [{"project": one.project_id, "environment": one.environment, "fence": one.fence} for one in newest.values()]
+        async with self._database.transaction() as tx:
+            taken = {(str(row["project"]), row["environment"]) for row in await tx.all(_ROUTE, arrays(_ROUTE_OF, rows))}
+        return [(one.project_id, one.environment) in taken for one in routes]
 
     async def SetRoute(self, request, context):
-        route = request.route
-        values = {"project": route.project_id, "environment": route.environment, "fence": route.fence}
-        async with self.database.transaction() as tx:
-            if not await tx.execute(_ROUTE, values):
-                raise Aborted("a newer route stands")
+        if not await self._set(request.route):
+            raise Aborted("a newer route stands")
         return cdn_pb2.SetRouteResponse()
 
 
@@ -119,10 +157,11 @@ async def _serve(stack: AsyncExitStack) -> None:
     streams = await stack.enter_async_context(Streams.open(_settings("build").redis_url))
     told = [_TOLD, *OUTBOX_DDL]
     built, ran = await _database(stack, "build", told), await _database(stack, "runtime", told)
-    builds = Builds(built, Outbox(built, streams, producing=[DEPLOYMENT_PROGRESS]))
-    workloads = Workloads(ran, Outbox(ran, streams, producing=[RUNTIME_EVENTS]))
+    outboxes = Outbox(built, streams, producing=[DEPLOYMENT_PROGRESS]), Outbox(ran, streams, producing=[RUNTIME_EVENTS])
+    builds = Builds(Telling(built, outboxes[0], DEPLOYMENT_PROGRESS))
+    workloads = Workloads(Telling(ran, outboxes[1], RUNTIME_EVENTS))
     edge = Edge(await _database(stack, "cdn", [_ROUTES]))
-    for outbox in (builds.outbox, workloads.outbox):
+    for outbox in outboxes:
         await stack.enter_async_context(outbox.relaying())
     for stream, group in ((DEPLOYMENT_PROGRESS, "cdn"), (DEPLOYMENT_PROGRESS, "worker"), (RUNTIME_EVENTS, "worker")):
         await stack.enter_async_context(Consumer(streams, stream, group, _ignore).running())

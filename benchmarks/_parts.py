@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import asyncpg
+import psutil
 from redis.asyncio import Redis
 
 from shipoff.embedded.layout import Layout, backing_account, prepare
@@ -84,6 +86,11 @@ class Servers:
         """Valkey's Unix socket."""
         return self.platform.layout.sockets("valkey") / "valkey.sock"
 
+    def pids(self) -> dict[str, int]:
+        """Their processes, by name."""
+        files = {name: self.platform.layout.run / f"{name}.pid" for name in ("postgres", "valkey")}
+        return {name: int(json.loads(file.read_text())["pid"]) for name, file in files.items()}
+
     def postgres_url(self, database: str) -> str:
         """A libpq URL of a database, as the superuser."""
         password = quote(self.platform.passwords[SUPERUSER], safe="")
@@ -106,6 +113,17 @@ async def servers(home: Path) -> AsyncIterator[Servers]:
         yield made
     finally:
         await asyncio.gather(made.postgres.stop(), made.valkey.stop())
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time of a process and of all that it has started, those that ended included; of this one alone without them."""
+    processes = [psutil.Process(pid)]
+    processes += processes[0].children(recursive=True) if pid != os.getpid() else []
+    spent = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            spent += sum(process.cpu_times()[: 4 if pid != os.getpid() else 2])
+    return spent
 
 
 class Control:

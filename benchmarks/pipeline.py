@@ -16,7 +16,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from typing import Protocol
 
 import asyncpg
 from _measure import Line, Round, check_seen, compare, enough, percentile, record, show
-from _parts import Control, Servers, child, data_folder, servers, together
+from _parts import Control, Servers, child, cpu_s, data_folder, servers, together
 
 from shipoff.common import config
 from shipoff.common.errors import TemporaryError
@@ -113,6 +113,8 @@ class Side(Protocol):
     """One of the two that are compared."""
 
     ledger: Ledger
+    # Its processes and the servers', by name.
+    pids: Mapping[str, int]
 
     async def prepare(self, count: int) -> Sequence[Delivery]:
         """Everything that has to be there before the deliveries arrive; not measured."""
@@ -127,6 +129,7 @@ class Ours:
 
     stub: ProjectServiceStub
     ledger: Ledger
+    pids: Mapping[str, int]
     secret: str
     # The processes of the services that are measured.
     processes: Sequence[int] = ()
@@ -168,6 +171,7 @@ class Peer:
     """Celery."""
 
     ledger: Ledger
+    pids: Mapping[str, int]
     secret: str
     start: Callable[[str, bytes, str], None]
 
@@ -191,13 +195,24 @@ async def _until_reached(side: Side, ids: Sequence[str]) -> dict[str, float]:
         await asyncio.sleep(_POLL_S)
 
 
-async def burst(side: Side, count: int) -> float:
-    """Sends them all at once; deployments a second from the first delivery to the last PRODUCTION."""
+@dataclass(frozen=True)
+class Burst:
+    """Deployments a second from the first delivery to the last PRODUCTION, and the CPU time of each, in milliseconds, by who
+    spent it."""
+
+    per_s: float
+    cpu_ms: Mapping[str, float]
+
+
+async def burst(side: Side, count: int) -> Burst:
+    """Sends them all at once."""
     deliveries = await side.prepare(count)
+    before = {name: cpu_s(pid) for name, pid in side.pids.items()}
     started = time.time()
     ids = await asyncio.gather(*(side.send(one) for one in deliveries))
     reached = await _until_reached(side, ids)
-    return count / (max(reached.values()) - started)
+    cpu_ms = {name: 1000 * (cpu_s(pid) - before[name]) / count for name, pid in side.pids.items()}
+    return Burst(count / (max(reached.values()) - started), cpu_ms)
 
 
 async def at_rate(side: Side, count: int, per_s: float) -> list[float]:
@@ -222,7 +237,7 @@ async def at_rate(side: Side, count: int, per_s: float) -> list[float]:
 class Turn:
     """What one side did in one round."""
 
-    per_s: float
+    burst: Burst
     latencies: list[float]
 
 
@@ -247,18 +262,23 @@ async def our_side(made: Servers, options: argparse.Namespace) -> AsyncIterator[
     together_or_not = [["project"], ["orchestrator"]] if options.separate else [["project", "orchestrator"]]
     processes: list[int] = []
     async with AsyncExitStack() as stack:
-        stack.enter_context(child([sys.executable, str(_HERE / "_neighbours.py")], log=log / "neighbours.log"))
+        pids = made.pids() | {"sender": os.getpid()}
+        pids["neighbours"] = stack.enter_context(
+            child([sys.executable, str(_HERE / "_neighbours.py")], log=log / "neighbours.log")
+        )
         for names in together_or_not:
             argv = [sys.executable, "-m", "shipoff", "serve", *names]
-            processes.append(stack.enter_context(child(argv, log=log / f"{'-'.join(names)}.log", env=room)))
-            print(f"{' and '.join(names)}: process {processes[-1]}", flush=True)
+            name = " and ".join(names)
+            pids[name] = stack.enter_context(child(argv, log=log / f"{'-'.join(names)}.log", env=room))
+            processes.append(pids[name])
+            print(f"{name}: process {pids[name]}", flush=True)
         for name in ("project", "orchestrator", "build", "runtime", "cdn"):
             await _ready(lambda name=name: serves(name), name)
         stub = ProjectServiceStub(await stack.enter_async_context(channel(config.address("project"))))
         database = await stack.enter_async_context(made.postgres.superuser("orchestrator"))
         secret = (made.platform.layout.secrets / "github-webhook-secret").read_text().strip()
         # Queued is no change of its own: the row is made in that state.
-        yield Ours(stub, Ledger(database, "to_state", 3), secret, processes)
+        yield Ours(stub, Ledger(database, "to_state", 3), pids, secret, processes)
 
 
 @asynccontextmanager
@@ -279,14 +299,15 @@ async def peer_side(made: Servers) -> AsyncIterator[Peer]:
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(made.postgres.superuser(_celery_app.DATABASE))
         await database.execute(_celery_app.DDL)
-        stack.enter_context(child(argv, log=made.platform.layout.log / "celery.log", env=env, cwd=_HERE))
-        yield Peer(Ledger(database, "state", 4), secret, _celery_app.start)
+        pids = made.pids() | {"sender": os.getpid()}
+        pids["workers"] = stack.enter_context(child(argv, log=made.platform.layout.log / "celery.log", env=env, cwd=_HERE))
+        yield Peer(Ledger(database, "state", 4), pids, secret, _celery_app.start)
 
 
 async def measure(ours: Ours, peer: Peer, control: Control, options: argparse.Namespace) -> list[tuple[Turn, Turn, Round]]:
     """A B A B …, after a round that warms both up and finds the rate that both keep up with."""
     await asyncio.gather(burst(ours, 20), burst(peer, 20))
-    slower = min(await burst(ours, options.burst // 2), await burst(peer, options.burst // 2))
+    slower = min([(await burst(side, options.burst // 2)).per_s for side in (ours, peer)])
     rate = options.rate or max(1.0, round(slower * 0.4))
     options.rate = rate
     print(f"fixed rate: {rate:g}/s, 0.4 of what the slower side can do", flush=True)
@@ -297,9 +318,9 @@ async def measure(ours: Ours, peer: Peer, control: Control, options: argparse.Na
         readings.append(await control.read())
         theirs = await turn(peer, options, rate)
         readings.append(await control.read())
-        rounds.append((mine, theirs, Round(mine.per_s, theirs.per_s, together(readings))))
+        rounds.append((mine, theirs, Round(mine.burst.per_s, theirs.burst.per_s, together(readings))))
         print(
-            f"round {len(rounds)}: ours {mine.per_s:.1f}/s, Celery {theirs.per_s:.1f}/s, "
+            f"round {len(rounds)}: ours {mine.burst.per_s:.1f}/s, Celery {theirs.burst.per_s:.1f}/s, "
             f"controls moved {rounds[-1][2].movement:.2f}",
             flush=True,
         )
@@ -332,15 +353,25 @@ def report(rounds: Sequence[tuple[Turn, Turn, Round]], options: argparse.Namespa
         name: statistics.median(reading for _, _, raw in rounds for reading in raw.controls[name])
         for name in ("commit", "xadd")
     }
+    cpu = {"ours": _cpu_ms([mine for mine, _, _ in rounds]), "peer": _cpu_ms([theirs for _, theirs, _ in rounds])}
+    for side, spent in cpu.items():
+        parts = ", ".join(f"{name} {ms:.1f}" for name, ms in spent.items())
+        print(f"CPU for a deployment, {side}: {sum(spent.values()):.1f} ms ({parts})")
     file = record(
         "pipeline",
         {"throughput": throughput, "p50": p50, "p99": p99},
         unit={"throughput": "deployments/s", "p50": "s", "p99": "s"},
         control_s=controls,
+        cpu_ms=cpu,
         options=vars(options) | {"slots": _SLOTS},
         **facts,
     )
     print(f"Controls, median: commit {controls['commit'] * 1e3:.2f} ms, XADD {controls['xadd'] * 1e3:.2f} ms. {file}")
+
+
+def _cpu_ms(turns: Sequence[Turn]) -> dict[str, float]:
+    """The medians of the bursts."""
+    return {name: statistics.median(one.burst.cpu_ms[name] for one in turns) for name in turns[0].burst.cpu_ms}
 
 
 async def main(options: argparse.Namespace) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 import sqlalchemy as sa
 from google.protobuf.message import Message
@@ -18,9 +19,10 @@ from google.protobuf.message import Message
 from shipoff.common.consumers import BatchHandler
 from shipoff.common.errors import InvalidInput
 from shipoff.common.lifecycle import background, looping
-from shipoff.common.postgres import Database, Row, Transaction
+from shipoff.common.postgres import Database, Row, Transaction, unnested
 from shipoff.common.streams import Event, Streams, envelope
 from shipoff.common.telemetry import working_on
+from shipoff.contracts.events.v1 import events_pb2
 
 OUTBOX_DDL = [
     """CREATE TABLE outbox (
@@ -50,15 +52,27 @@ _SWEEP_S = 4.0
 _CONFIRM_S = 5.0
 _INBOX_KEPT = "7 days"
 
-_INSERT = sa.text("INSERT INTO outbox (stream, envelope) VALUES (:stream, :envelope)")
+# In the order of the array, which is that of the positions.
+_INSERT = sa.text(
+    "INSERT INTO outbox (stream, envelope)"
+    " SELECT :stream, envelope FROM unnest(CAST(:envelopes AS bytea[])) WITH ORDINALITY AS given (envelope, n) ORDER BY n"
+)
 _TAKE = sa.text(
     "SELECT position, stream, envelope FROM outbox WHERE epoch IS NULL ORDER BY position LIMIT :batch FOR UPDATE SKIP LOCKED"
 )
-_MARK = sa.text("UPDATE outbox SET epoch = :epoch, entry_ms = :ms, entry_seq = :seq WHERE position = :position")
+_PUBLISHED = unnested({"position": "bigint", "ms": "bigint", "seq": "bigint"})
+_MARK = sa.text(
+    f"UPDATE outbox SET epoch = :epoch, entry_ms = ms, entry_seq = seq FROM {_PUBLISHED}"  # noqa: S608 - a constant
+    " WHERE outbox.position = given.position"
+)
 _FORGET = sa.text("DELETE FROM outbox WHERE stream = :stream AND epoch = :epoch AND (entry_ms, entry_seq) < (:ms, :seq)")
 _AGAIN = sa.text("UPDATE outbox SET epoch = NULL, entry_ms = NULL, entry_seq = NULL WHERE epoch <> :epoch")
 _ANY = sa.text("SELECT 1 FROM outbox LIMIT 1")
-_SEEN = sa.text("INSERT INTO inbox (consumer, event_id) VALUES (:consumer, :event_id) ON CONFLICT DO NOTHING")
+# In one order, so that two that are handed the same events wait for each other and never stand in each other's way.
+_SEEN = sa.text(
+    "INSERT INTO inbox (consumer, event_id) SELECT :consumer, id FROM unnest(CAST(:ids AS uuid[])) AS id ORDER BY id"
+    " ON CONFLICT DO NOTHING RETURNING event_id"
+)
 _CLEAN_INBOX = sa.text(f"DELETE FROM inbox WHERE seen_at < now() - interval '{_INBOX_KEPT}'")  # noqa: S608 - a constant
 
 
@@ -73,9 +87,13 @@ class Outbox:
 
     async def emit(self, tx: Transaction, stream: str, message: Message, *, tenant_id: str) -> None:
         """Writes an event into the transaction; it is published once that is durable."""
+        await self.emit_all(tx, stream, [envelope(message, tenant_id=tenant_id)])
+
+    async def emit_all(self, tx: Transaction, stream: str, envelopes: Sequence[events_pb2.Envelope]) -> None:
+        """Likewise for many, in their order."""
         if stream not in self._producing:
             raise InvalidInput(f"this service does not produce {stream}", field="stream")
-        await tx.execute(_INSERT, {"stream": stream, "envelope": envelope(message, tenant_id=tenant_id).SerializeToString()})
+        await tx.execute(_INSERT, {"stream": stream, "envelopes": [one.SerializeToString() for one in envelopes]})
         tx.after_commit(self._wake.set)
 
     @asynccontextmanager
@@ -98,12 +116,14 @@ class Outbox:
             by_stream: dict[str, list[Row]] = defaultdict(list)
             for row in rows:
                 by_stream[row["stream"]].append(row)
-            marks = []
             for stream, batch in by_stream.items():
                 published = await self._streams.append(stream, [row["envelope"] for row in batch])
-                for row, (ms, seq) in zip(batch, published.entry_ids, strict=True):
-                    marks.append({"position": row["position"], "epoch": published.epoch, "ms": ms, "seq": seq})
-            if marks:
+                marks = {
+                    "epoch": published.epoch,
+                    "position": [row["position"] for row in batch],
+                    "ms": [ms for ms, _ in published.entry_ids],
+                    "seq": [seq for _, seq in published.entry_ids],
+                }
                 await tx.execute(_MARK, marks)
         return len(rows) == _BATCH
 
@@ -129,6 +149,8 @@ class Outbox:
 
 
 Handler = Callable[[Transaction, Event], Awaitable[None]]
+# A batch's transaction: entered with all of its events, it gives what handles each of them in turn.
+Handling = Callable[[Transaction, Sequence[Event]], AbstractAsyncContextManager[Callable[[Event], Awaitable[None]]]]
 
 
 def inboxed(database: Database, consumer: str, handle: Handler, *, only: Collection[type] = ()) -> BatchHandler:
@@ -138,15 +160,30 @@ def inboxed(database: Database, consumer: str, handle: Handler, *, only: Collect
     without a trace. Empty: all.
     """
 
+    @asynccontextmanager
+    async def handling(tx: Transaction, _: Sequence[Event]) -> AsyncIterator[Callable[[Event], Awaitable[None]]]:
+        yield partial(handle, tx)
+
+    return inboxed_together(database, consumer, handling, only=only)
+
+
+def inboxed_together(database: Database, consumer: str, handling: Handling, *, only: Collection[type] = ()) -> BatchHandler:
+    """Likewise, for a service that reads and writes for all events of a batch at once, before and after their turns."""
+
     async def handle_batch(events: Sequence[Event]) -> None:
-        wanted = [event for event in events if not only or type(event.message) in only]
+        wanted = {event.id: event for event in events if not only or type(event.message) in only}
         if not wanted:
             return
         async with database.transaction() as tx:
-            for event in wanted:
-                with working_on(event.context):
-                    if await tx.execute(_SEEN, {"consumer": consumer, "event_id": event.id}):
-                        await handle(tx, event)
+            unseen = await tx.all(_SEEN, {"consumer": consumer, "ids": list(wanted)})
+            ids = {str(row["event_id"]) for row in unseen}
+            new = [event for event in wanted.values() if event.id in ids]
+            if not new:
+                return
+            async with handling(tx, new) as handle:
+                for event in new:
+                    with working_on(event.context):
+                        await handle(event)
 
     return handle_batch
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,20 @@ _UPGRADING = threading.Lock()
 _MIGRATION_LOCK = 7_305_802_114
 
 Row = sa.RowMapping
+
+
+def unnested(columns: Mapping[str, str]) -> str:
+    """A FROM item: a row of `given` for each element of the arrays that are bound by the names of its columns.
+
+    `columns`: each one's type. The arrays are what `arrays` makes of rows.
+    """
+    bound = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in columns.items())
+    return f"unnest({bound}) AS given ({', '.join(columns)})"
+
+
+def arrays(columns: Iterable[str], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The rows' columns, as parameters of a statement with `unnested`."""
+    return {name: [row[name] for row in rows] for name in columns}
 
 
 def translate(error: Exception) -> ShipoffError | None:
@@ -74,6 +88,11 @@ async def _translated() -> AsyncIterator[None]:
         raise better from error
 
 
+def _writes(statement: sa.Executable) -> bool:
+    """Whether the rows that it returns are rows that it changed."""
+    return isinstance(statement, sa.TextClause) and statement.text.startswith(("INSERT", "UPDATE", "DELETE"))
+
+
 class Transaction:
     """One transaction: everything in it happens, or nothing."""
 
@@ -92,7 +111,10 @@ class Transaction:
 
     async def all(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[Row]:
         """Every row, by column name."""
-        return (await self.connection.execute(statement, parameters)).mappings().all()
+        result = await self.connection.execute(statement, parameters)
+        rows = result.mappings().all()
+        self._wrote = self._wrote or (bool(rows) and _writes(statement))
+        return rows
 
     async def one_or_none(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Row | None:
         """The only row, or None. Raises when there are more."""

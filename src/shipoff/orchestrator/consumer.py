@@ -1,11 +1,11 @@
 """What the streams tell: requests from project, outcomes from build, readiness from runtime.
 
-Each function runs inside the inbox transaction of its event and only touches the store.
+Each function runs inside the inbox transaction of its event's batch and only touches the store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from shipoff.common.streams import Event as StreamEvent
@@ -51,8 +51,23 @@ _HANDLERS: dict[type, Callable[[Work, Any], Awaitable[None]]] = {
 }
 
 
+_OF_A_DEPLOYMENT = (
+    events_pb2.BuildSucceeded,
+    events_pb2.BuildFailed,
+    events_pb2.WorkloadReady,
+    events_pb2.WorkloadEndpointsChanged,
+    events_pb2.WorkloadFailed,
+)
 # The messages that are the orchestrator's concern; its own news come along the same stream.
 CONCERN = frozenset(_HANDLERS)
+
+
+async def prepare(work: Work, events: Sequence[StreamEvent]) -> None:
+    """Reads and locks what a batch of events of CONCERN is about."""
+    told = [event.message for event in events]
+    requests = [one for one in told if isinstance(one, events_pb2.DeploymentRequested)]
+    others = {one.deployment_id for one in told if isinstance(one, _OF_A_DEPLOYMENT)}
+    await work.prepare(others, new=[messages.new_deployment(one) for one in requests])
 
 
 async def handle(work: Work, event: StreamEvent) -> None:

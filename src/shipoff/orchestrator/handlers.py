@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import structlog
 
 from shipoff.common.errors import NotFound, PreconditionFailed
-from shipoff.orchestrator.admission import QueueEntry, Terms, admissible, refusal, sized, starting_order
+from shipoff.orchestrator.admission import QueueEntry, Terms, Turns, admissible, refusal, sized, starting_order
 from shipoff.orchestrator.domain import (
     RESTING,
     TERMINAL,
@@ -147,31 +148,32 @@ async def admit(store: Store, terms: Terms) -> int:
                 entries.append(sized(entry, terms, reserved.ceiling))
         turns = await work.turns(sorted({entry.deployment.team_id for entry in entries}))
         ordered = starting_order(entries, turns, terms.weights)
-        granted = 0
-        for entry in admissible(ordered, reserved.free, reserved.ceiling):
-            if await _grant(work, entry):
-                granted += 1
-                if not entry.deployment.artifact:
-                    team_id = entry.deployment.team_id
-                    turns = turns.taken(team_id, terms.weights.get(team_id, 1))
-                    await work.take_turn(turns, team_id)
+        return await _grant(work, admissible(ordered, reserved.free, reserved.ceiling), turns, terms)
+
+
+async def _grant(work: Work, entries: Sequence[QueueEntry], turns: Turns, terms: Terms) -> int:
+    locked = await work.locked_now([entry.deployment.id for entry in entries]) if entries else {}
+    granted, teams = 0, set()
+    for entry in entries:
+        deployment = locked.get(entry.deployment.id)
+        if deployment is None or deployment.version != entry.deployment.version:
+            continue
+        event = ArtifactKnown() if deployment.artifact else SlotGranted(entry.needs)
+        if await apply(work, deployment, event) is None:
+            continue
+        await work.reserve(deployment, entry.needs)
+        granted += 1
+        if not deployment.artifact:
+            turns = turns.taken(deployment.team_id, terms.weights.get(deployment.team_id, 1))
+            teams.add(deployment.team_id)
+    if teams:
+        await work.take_turns(turns, sorted(teams))
     return granted
 
 
-async def _grant(work: Work, entry: QueueEntry) -> bool:
-    deployment = await work.locked_now(entry.deployment.id)
-    if deployment is None or deployment.version != entry.deployment.version:
-        return False
-    event = ArtifactKnown() if deployment.artifact else SlotGranted(entry.needs)
-    if await apply(work, deployment, event) is None:
-        return False
-    await work.reserve(deployment, entry.needs)
-    return True
-
-
 async def _refuse(work: Work, entry: QueueEntry, reason: str) -> None:
-    deployment = await work.locked_now(entry.deployment.id)
-    if deployment is not None:
+    locked = await work.locked_now([entry.deployment.id])
+    for deployment in locked.values():
         await apply(work, deployment, SlotRefused(reason))
 
 
@@ -211,12 +213,29 @@ async def remove_project(work: Work, project_id: str, actor: str) -> None:
         await apply(work, deployment, ProjectRemoved(), actor=actor or SYSTEM)
 
 
-async def conclude(store: Store, task: Task, event: Event | None) -> None:
-    """Records that an instruction was performed, and what came of it, in one transaction."""
+async def conclude(store: Store, performed: Sequence[tuple[Task, Event | None]]) -> Sequence[bool]:
+    """Records that instructions were performed, and what came of them, in one transaction; which of them were still ours."""
     async with store.begin() as work:
-        await work.finish(task)
-        if event is not None:
+        states = await work.finish([task for task, _ in performed])
+        ours = [(task, event) for task, event in performed if task.id in states]
+        outcomes = [(task, event) for task, event in ours if event is not None]
+        if outcomes:
+            await work.prepare([task.deployment_id for task, _ in outcomes], replacing=True)
+        for task, event in outcomes:
             await apply_by_id(work, task.deployment_id, event)
+        applied = [task for task, event in ours if task.instruction is Instruction.PROVISION and event is None]
+        called_off = [task for task in applied if states[task.id] in TERMINAL]
+        await work.prepare([task.deployment_id for task in called_off])
+        for task in called_off:
+            await _stop_again(work, task.deployment_id)
+    return [task.id in states for task, _ in performed]
+
+
+async def _stop_again(work: Work, deployment_id: str) -> None:
+    """A stop that was performed while the workload was being applied found nothing to stop."""
+    deployment = await work.locked(deployment_id)
+    if deployment is not None and not deployment.static:
+        await work.instruct(deployment, Instruction.STOP_WORKLOAD)
 
 
 async def observe(store: Store, deployment_id: str, event: Event) -> None:

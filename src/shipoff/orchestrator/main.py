@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from shipoff.common.config import address, load
 from shipoff.common.consumers import Consumer, ConsumerOptions
 from shipoff.common.lifecycle import background, looping
-from shipoff.common.outbox import Outbox, clean_inbox, inboxed
+from shipoff.common.outbox import Outbox, clean_inbox, inboxed_together
 from shipoff.common.postgres import Database, Transaction, migrate
 from shipoff.common.rpc import channel, serving
 from shipoff.common.streams import DEPLOYMENT_PROGRESS, DEPLOYMENT_QUEUE, RUNTIME_EVENTS, Event, Streams
@@ -22,7 +23,7 @@ from shipoff.orchestrator import consumer, handlers
 from shipoff.orchestrator.adapters import retention
 from shipoff.orchestrator.adapters.postgres import PostgresStore
 from shipoff.orchestrator.adapters.services import Services
-from shipoff.orchestrator.adapters.work import Limits
+from shipoff.orchestrator.adapters.work import Limits, Wakes
 from shipoff.orchestrator.performer import Performer, Terms
 from shipoff.orchestrator.reconciler import sweep
 from shipoff.orchestrator.server import Changes, DeploymentServer
@@ -45,12 +46,8 @@ async def running(settings: OrchestratorSettings | None = None) -> AsyncIterator
         outbox = Outbox(database, streams, producing=[DEPLOYMENT_PROGRESS])
         changes, wake_admission, wake_performer = Changes(), asyncio.Event(), asyncio.Event()
 
-        def changed() -> None:
-            changes.notify()
-            wake_admission.set()
-            wake_performer.set()
-
-        store = PostgresStore(database, outbox, terms=settings.terms, limits=_limits(settings), changed=changed)
+        wakes = Wakes(changed=changes.notify, admission=wake_admission.set, performer=wake_performer.set)
+        store = PostgresStore(database, outbox, terms=settings.terms, limits=_limits(settings), wakes=wakes)
         services = await _services(stack)
         logs = log_pb2_grpc.LogServiceStub(await stack.enter_async_context(channel(address("log"))))
         performer = Performer(store, services, _terms(settings), wake=wake_performer.set)
@@ -67,6 +64,7 @@ async def running(settings: OrchestratorSettings | None = None) -> AsyncIterator
                 pass
             await clean_inbox(database)
 
+        await stack.enter_async_context(performer.holding())
         stack.push_async_callback(performer.drain)
         # Beside the rest: whoever holds the budget's row, paused in mid-transaction, must not keep another one from starting.
         await stack.enter_async_context(background("budget", take_over_budget))
@@ -111,9 +109,12 @@ async def _consume(
 ) -> None:
     options = ConsumerOptions(reclaim_idle_s=settings.lease_s)
 
-    async def handle(tx: Transaction, event: Event) -> None:
-        await consumer.handle(store.work(tx), event)
+    @asynccontextmanager
+    async def handling(tx: Transaction, events: Sequence[Event]) -> AsyncIterator[Callable[[Event], Awaitable[None]]]:
+        async with store.work(tx) as work:
+            await consumer.prepare(work, events)
+            yield partial(consumer.handle, work)
 
+    handle = inboxed_together(database, GROUP, handling, only=consumer.CONCERN)
     for stream in (DEPLOYMENT_QUEUE, DEPLOYMENT_PROGRESS, RUNTIME_EVENTS):
-        consuming = Consumer(streams, stream, GROUP, inboxed(database, GROUP, handle, only=consumer.CONCERN), options=options)
-        await stack.enter_async_context(consuming.running())
+        await stack.enter_async_context(Consumer(streams, stream, GROUP, handle, options=options).running())

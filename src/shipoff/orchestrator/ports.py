@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from shipoff.orchestrator.admission import Queue, QueueEntry, Turns
 from shipoff.orchestrator.domain import Deployment, Event, Instruction, Reserved, Resources, State
-from shipoff.orchestrator.records import NewDeployment, Record, Retry, Step, Task, Used
+from shipoff.orchestrator.records import Held, NewDeployment, Record, Retry, Step, Task, Used
 
 
 class Work(Protocol):
     """One transaction on the stored deployments."""
+
+    async def prepare(
+        self, deployment_ids: Collection[str] = (), *, new: Sequence[NewDeployment] = (), replacing: bool = False
+    ) -> None:
+        """Stores and locks all of these at once, so that `insert` and `locked` find them at hand.
+
+        With `replacing`, also what serves in their places, for `production`.
+        """
 
     async def insert(self, new: NewDeployment) -> Deployment | None:
         """Stores a queued deployment under the project's next number; None when its id is known already."""
@@ -20,8 +28,8 @@ class Work(Protocol):
     async def locked(self, deployment_id: str) -> Deployment | None:
         """The deployment, locked until the transaction ends."""
 
-    async def locked_now(self, deployment_id: str) -> Deployment | None:
-        """Likewise, and None as well when somebody else has it locked."""
+    async def locked_now(self, deployment_ids: Sequence[str]) -> Mapping[str, Deployment]:
+        """Those of them that nobody else has locked, locked."""
 
     async def production(self, project_id: str, environment: str) -> Deployment | None:
         """What serves, locked."""
@@ -30,7 +38,7 @@ class Work(Protocol):
         """Queued and building deployments of the same environment that were accepted before this one, locked."""
 
     async def newer_number(self, deployment: Deployment) -> int | None:
-        """The number of a deployment of the same environment that was accepted after this one and has not failed."""
+        """The number of the newest deployment of the same environment that was accepted after this one and has not failed."""
 
     async def baked(self, deployment: Deployment) -> bool:
         """Whether it has served for its bake time."""
@@ -54,16 +62,16 @@ class Work(Protocol):
         """Every deployment of the project that is not at its end, locked."""
 
     async def save(self, before: Deployment, after: Deployment, *, actor: str) -> None:
-        """Writes a decision: compare-and-set on the version, the transition, its event, the deadline, the reservation.
+        """A decision: compare-and-set on the version, the transition, its event, the deadline, the reservation.
 
-        Raises Aborted when somebody else was faster.
+        Written with all others of the transaction, which raises Aborted when somebody else was faster.
         """
 
     async def instruct(self, deployment: Deployment, instruction: Instruction) -> None:
         """Stores what has to be done, unless the same is waiting already."""
 
-    async def finish(self, task: Task) -> None:
-        """Removes a performed instruction. Raises Aborted when somebody else holds it by now."""
+    async def finish(self, tasks: Sequence[Task]) -> Mapping[int, State]:
+        """Removes performed instructions: the deployment's state for each, but for those that somebody else holds by now."""
 
     async def reserve(self, deployment: Deployment, needs: Resources) -> None:
         """Takes the needs out of the budget."""
@@ -77,8 +85,8 @@ class Work(Protocol):
     async def turns(self, team_ids: Sequence[str]) -> Turns:
         """How far these teams have come."""
 
-    async def take_turn(self, now: Turns, team_id: str) -> None:
-        """Stores what a team's turn has made of the turns."""
+    async def take_turns(self, now: Turns, team_ids: Sequence[str]) -> None:
+        """Stores what these teams' turns have made of the turns."""
 
     async def record_usage(self, deployment: Deployment, used: Used, *, succeeded: bool) -> None:
         """Keeps what the deployment's present attempt used."""
@@ -116,11 +124,11 @@ class Store(Protocol):
     async def queue(self) -> Queue:
         """What waits and what builds, and the budget."""
 
-    async def claim(self, *, limit: int, lease_s: float) -> Sequence[Task]:
+    async def claim(self, *, limit: int, lease_s: float) -> Sequence[Held]:
         """Takes due instructions for this process for a while."""
 
-    async def renew(self, task: Task, lease_s: float) -> bool:
-        """Holds on to an instruction; False when it is lost."""
+    async def renew(self, tasks: Sequence[Task], lease_s: float) -> None:
+        """Holds on to those instructions that are still this process's."""
 
     async def put_off(self, task: Task, delay_s: float) -> None:
         """Gives an instruction back, to be tried again after a while."""

@@ -89,6 +89,29 @@ class Task:
     tries: int
 
 
+# What is claimed with a fence.
+ROUTING = frozenset({Instruction.SWITCH_ROUTE})
+
+
+@dataclass(frozen=True)
+class Route:
+    """The route of a place as it was when an instruction for it was claimed: what its next fence is made of, and the number
+    of what served there; zero for nothing."""
+
+    floor: int
+    generation: int
+    serving: int
+
+
+@dataclass(frozen=True)
+class Held:
+    """A claimed instruction with the deployment as it was then, and the route for those that switch it."""
+
+    task: Task
+    record: Record
+    route: Route | None = None
+
+
 @dataclass(frozen=True)
 class Used:
     """What one build used: its mean CPU (`peak` over the whole of it), its peak memory, and how long it took."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-
-import structlog
 
 from shipoff.common.errors import Exhausted, InvalidInput, NotFound, ShipoffError
 from shipoff.common.ids import new_id
@@ -15,7 +12,6 @@ from shipoff.project import github
 from shipoff.project.domain import (
     PRODUCTION,
     ArchiveSource,
-    Delivery,
     DeploymentRequest,
     GitSource,
     Project,
@@ -27,10 +23,8 @@ from shipoff.project.handlers import Rules, in_environment, live_project, snapsh
 from shipoff.project.ports import Archives, Store, Work
 from shipoff.project.repositories import branch_of, check_ref, check_url
 
-_GITHUB = "github"
+GITHUB = "github"
 _GZIP = b"\x1f\x8b"
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -127,11 +121,10 @@ async def _capped(chunks: AsyncIterator[bytes], most_bytes: int) -> AsyncIterato
 class Deployments:
     """Accepts deployments: request, configuration snapshot and event in one transaction."""
 
-    def __init__(self, store: Store, sealer: Sealer, rules: Rules, *, webhook_secret: str) -> None:
+    def __init__(self, store: Store, sealer: Sealer, rules: Rules) -> None:
         self._store = store
         self._sealer = sealer
         self._rules = rules
-        self._webhook_secret = webhook_secret
 
     async def request(self, wish: Wish) -> str:
         """The deployment's id; the same one for the same key.
@@ -190,43 +183,9 @@ class Deployments:
             raise NotFound(f"there is no deployment {deployment_id}")
         return request
 
-    async def receive(self, delivery_id: str, event: str, *, signature: str, body: bytes) -> tuple[bool, Delivery]:
-        """Whether the delivery was known already, and what it led to.
-
-        Raises Unauthenticated before the body is looked at, InvalidInput when it is not what GitHub sends.
-        """
-        github.verify(self._webhook_secret, body, signature)
-        if not delivery_id or not event:
-            field = "event" if delivery_id else "delivery_id"
-            raise InvalidInput(f"the delivery has no {field}", field=field)
-        push = github.push_of(await asyncio.to_thread(github.parse, body)) if event == "push" else None
-        async with self._store.work() as work:
-            if not await work.begin_delivery(_GITHUB, delivery_id, event=event):
-                return True, await work.delivery(_GITHUB, delivery_id)
-            outcome = await self._pushed(work, push) if push else Delivery(ignored_because=f"{event} events start nothing")
-            await work.end_delivery(_GITHUB, delivery_id, outcome)
-        log.info("webhook received", event_name=event, delivery=delivery_id, deployments=len(outcome.deployment_ids))
-        return False, outcome
-
-    async def _pushed(self, work: Work, push: github.Push) -> Delivery:
-        deployment_ids, reasons = [], []
-        for project in await work.following(push.repository_key):
-            reason = await self._why_not(work, project, push)
-            if reason:
-                reasons.append(reason)
-                continue
-            position = github.Position(push.pushed_at, push.commit, push.before)
-            await work.set_position(project.id, PRODUCTION, push.branch, position)
-            deployment_ids.append(await self._accept(work, project, PRODUCTION, _facts_of(push, project)))
-        if deployment_ids:
-            return Delivery(tuple(deployment_ids))
-        # dict.fromkeys: each reason once, in their order.
-        return Delivery(ignored_because="; ".join(dict.fromkeys(reasons)) or f"no project follows {push.repository_key}")
-
-    @staticmethod
-    async def _why_not(work: Work, project: Project, push: github.Push) -> str:
-        reason = github.why_not(push, project.repository.branch if project.repository else "")
-        return reason or github.why_stale(push, await work.position(project.id, PRODUCTION, push.branch))
+    async def accept_push(self, work: Work, project: Project, push: github.Push) -> str:
+        """The id of the deployment that a push to what this (locked) project follows leads to."""
+        return await self._accept(work, project, PRODUCTION, _facts_of(push, project))
 
 
 def _facts_of(push: github.Push, project: Project) -> _Facts:
@@ -235,7 +194,7 @@ def _facts_of(push: github.Push, project: Project) -> _Facts:
     return _Facts(
         GitSource(project.repository.url, push.branch, push.commit),
         Trigger.WEBHOOK,
-        f"{_GITHUB}:{push.login}",
+        f"{GITHUB}:{push.login}",
         branch=push.branch,
         commit_message=push.message,
     )

@@ -18,6 +18,7 @@ from shipoff.project.accepting import Deployments, Uploads
 from shipoff.project.adapters.postgres import PostgresStore
 from shipoff.project.domain import Deadlines
 from shipoff.project.handlers import Projects, Rules
+from shipoff.project.receiving import Deliveries
 from shipoff.project.reconciler import sweep_archives
 from shipoff.project.server import ProjectServer
 from shipoff.project.settings import ProjectSettings
@@ -39,10 +40,12 @@ async def running(settings: ProjectSettings | None = None) -> AsyncIterator[None
         store = PostgresStore(database, outbox)
         deadlines = Deadlines(settings.most_queue_timeout_s, settings.most_build_timeout_s, settings.most_ready_timeout_s)
         rules = Rules(settings.base_domain, settings.allowed_hosts, deadlines)
+        deployments = Deployments(store, sealer, rules)
         servicer = ProjectServer(
             Projects(store, sealer, rules),
             Uploads(store, objects, most_bytes=settings.max_source_bytes),
-            Deployments(store, sealer, rules, webhook_secret=settings.github_webhook_secret.get_secret_value()),
+            deployments,
+            Deliveries(store, deployments, webhook_secret=settings.github_webhook_secret.get_secret_value()),
         )
 
         async def sweep() -> None:

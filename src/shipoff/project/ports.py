@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
@@ -29,8 +29,14 @@ class Work(Protocol):
     async def list_projects(self, team_ids: Sequence[str], *, after: str, limit: int) -> Sequence[Project]:
         """Live projects of these teams by name, those after `after`."""
 
+    async def prepare(self, repository_keys: Collection[str], environment: str) -> None:
+        """Reads the live projects that follow these repositories, locked in one order, their variables and what was pushed.
+
+        For `following` and `position`, which know no others.
+        """
+
     async def following(self, repository_key: str) -> Sequence[Project]:
-        """The live projects that follow a repository, locked in one order."""
+        """The projects that follow a prepared repository."""
 
     async def save_project(self, project: Project) -> None:
         """Writes settings, repository and configuration version. Forgets what was pushed where the repository is another."""
@@ -66,12 +72,13 @@ class Work(Protocol):
 
     async def request(self, deployment_id: str) -> DeploymentRequest | None: ...
 
-    async def begin_delivery(self, provider: str, delivery_id: str, *, event: str) -> bool:
-        """False when it is known; waits for a transaction that is at it."""
+    async def begin_deliveries(self, provider: str, events: Mapping[str, str]) -> Collection[str]:
+        """Records these, by id, with their events: those that are new. Waits for a transaction that is at one of them."""
 
     async def end_delivery(self, provider: str, delivery_id: str, outcome: Delivery) -> None: ...
 
-    async def delivery(self, provider: str, delivery_id: str) -> Delivery: ...
+    async def deliveries(self, provider: str, delivery_ids: Collection[str]) -> Mapping[str, Delivery]:
+        """What these have led to."""
 
     async def position(self, project_id: str, environment: str, branch: str) -> Position | None: ...
 

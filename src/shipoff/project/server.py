@@ -16,6 +16,7 @@ from shipoff.project import messages
 from shipoff.project.accepting import Deployments, Uploads, Wish
 from shipoff.project.domain import Project, Repository, hosts
 from shipoff.project.handlers import Changes, Projects, Shown
+from shipoff.project.receiving import Deliveries
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -23,10 +24,11 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class ProjectServer(project_pb2_grpc.ProjectServiceServicer):
     """Translates; the use cases decide."""
 
-    def __init__(self, projects: Projects, uploads: Uploads, deployments: Deployments) -> None:
+    def __init__(self, projects: Projects, uploads: Uploads, deployments: Deployments, deliveries: Deliveries) -> None:
         self._projects = projects
         self._uploads = uploads
         self._deployments = deployments
+        self._deliveries = deliveries
 
     def _message(self, project: Project) -> pb.Project:
         return _message(project, self._projects.rules.base_domain)
@@ -109,7 +111,7 @@ class ProjectServer(project_pb2_grpc.ProjectServiceServicer):
         return pb.SnapshotConfigurationResponse(configuration=messages.configuration_message(configuration), hosts=names)
 
     async def ReceiveWebhook(self, request: pb.ReceiveWebhookRequest, context: _Context) -> pb.ReceiveWebhookResponse:
-        repeated, outcome = await self._deployments.receive(
+        repeated, outcome = await self._deliveries.receive(
             request.delivery_id, request.event, signature=request.signature, body=request.body
         )
         return pb.ReceiveWebhookResponse(

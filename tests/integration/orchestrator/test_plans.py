@@ -8,7 +8,7 @@ import pytest
 from neighbours.plans import filled, statements_that_read_all, whole_scans
 
 from shipoff.common.postgres import Database
-from shipoff.orchestrator.adapters import admission, postgres, putting_back, retention, work
+from shipoff.orchestrator.adapters import admission, changes, postgres, putting_back, retention, work
 
 # Enough that a plan which reads everything costs more than one that does not.
 SEED = [
@@ -28,7 +28,7 @@ SEED = [
     "INSERT INTO inbox SELECT 'orchestrator', id FROM deployments",
 ]
 PAST = ("deployments", "transitions", "reservations", "build_usage", "project_numbers", "environments", "inbox")
-MODULES = (postgres, work, admission, putting_back, retention)
+MODULES = (postgres, work, changes, admission, putting_back, retention)
 
 
 @pytest.fixture

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from shipoff.common.postgres import Row, Transaction
+from shipoff.common.postgres import Row, Transaction, arrays, unnested
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.orchestrator.adapters import rows
@@ -20,29 +21,30 @@ _SEEN = 500
 _LAST_BUILDS = 10
 _WEB = "web"
 _RELEASE = "release"
+_NOTHING = Resources(0, 0)
 
-LOCK_BUDGET = sa.text("SELECT 1 FROM budget FOR UPDATE")
-BUDGET = sa.text(
+_BUDGET = (
     "SELECT cpu_millis, memory_bytes, cpu_millis_reserved, memory_bytes_reserved, cpu_millis_lasting, memory_bytes_lasting"
     " FROM budget"
 )
+BUDGET = sa.text(_BUDGET)
+LOCKED_BUDGET = sa.text(f"{_BUDGET} FOR UPDATE")
 # The sums are kept with every change: adding up what all running apps hold would cost more with each of them.
-RESERVE = sa.text(
-    "WITH held AS (INSERT INTO reservations (deployment_id, cpu_millis, memory_bytes, lasting)"
-    "  VALUES (:id, :cpu, :memory, :lasting))"
-    " UPDATE budget SET cpu_millis_reserved = cpu_millis_reserved + :cpu,"
+_SPEND = sa.text(
+    "UPDATE budget SET cpu_millis_reserved = cpu_millis_reserved + :cpu,"
     " memory_bytes_reserved = memory_bytes_reserved + :memory,"
-    " cpu_millis_lasting = cpu_millis_lasting + CASE WHEN :lasting THEN :cpu ELSE 0 END,"
-    " memory_bytes_lasting = memory_bytes_lasting + CASE WHEN :lasting THEN :memory ELSE 0 END"
+    " cpu_millis_lasting = cpu_millis_lasting + :lasting_cpu, memory_bytes_lasting = memory_bytes_lasting + :lasting_memory"
 )
-RELEASE = sa.text(
-    "WITH freed AS (DELETE FROM reservations WHERE deployment_id = :id RETURNING cpu_millis, memory_bytes, lasting)"
-    " UPDATE budget SET cpu_millis_reserved = cpu_millis_reserved - freed.cpu_millis,"
-    " memory_bytes_reserved = memory_bytes_reserved - freed.memory_bytes,"
-    " cpu_millis_lasting = cpu_millis_lasting - CASE WHEN freed.lasting THEN freed.cpu_millis ELSE 0 END,"
-    " memory_bytes_lasting = memory_bytes_lasting - CASE WHEN freed.lasting THEN freed.memory_bytes ELSE 0 END FROM freed"
+_HOLD = {"deployment_id": "uuid", "cpu_millis": "integer", "memory_bytes": "bigint", "lasting": "boolean"}
+RESERVE = sa.text(
+    f"INSERT INTO reservations ({', '.join(_HOLD)}) SELECT {', '.join(_HOLD)} FROM {unnested(_HOLD)}"
+    " ON CONFLICT (deployment_id) DO UPDATE SET cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes,"
+    " lasting = excluded.lasting"
 )
-_HELD = sa.text("SELECT cpu_millis, memory_bytes FROM reservations WHERE deployment_id = :id")
+RELEASE = sa.text("DELETE FROM reservations WHERE deployment_id = ANY(CAST(:ids AS uuid[]))")
+_HELD = sa.text(
+    "SELECT deployment_id, cpu_millis, memory_bytes, lasting FROM reservations WHERE deployment_id = ANY(CAST(:ids AS uuid[]))"
+)
 _QUEUED = sa.text(
     f"SELECT {COLUMNS}, held_cpu, held_memory, elapsed_s, environment_busy FROM (SELECT d.*,"
     " COALESCE(r.cpu_millis, 0) AS held_cpu, COALESCE(r.memory_bytes, 0) AS held_memory,"
@@ -65,16 +67,17 @@ _RECORD_USAGE = sa.text(
     " VALUES (:id, :attempt, :project_id, :succeeded, :cpu, :memory, :wall_s) ON CONFLICT DO NOTHING"
 )
 _TURNS = sa.text("SELECT team_id, passed FROM turns WHERE team_id = ANY(CAST(:ids AS uuid[]))")
+_TURN_CLOCK = sa.text("SELECT passed FROM turn_clock")
+_CLOCK = sa.text("UPDATE turn_clock SET passed = :clock")
 _TURN = sa.text(
-    "INSERT INTO turns (team_id, passed) VALUES (:team_id, :passed) ON CONFLICT (team_id) DO UPDATE SET passed = :passed"
+    f"INSERT INTO turns (team_id, passed) SELECT team_id, passed FROM {unnested({'team_id': 'uuid', 'passed': 'float8'})}"
+    " ON CONFLICT (team_id) DO UPDATE SET passed = excluded.passed"
 )
 
 
 async def budget(tx: Transaction, *, lock: bool) -> Reserved:
     """The budget; with `lock`, nobody else changes it until the transaction ends."""
-    if lock:
-        await tx.execute(LOCK_BUDGET)
-    row = await tx.one_or_none(BUDGET)
+    row = await tx.one_or_none(LOCKED_BUDGET if lock else BUDGET)
     assert row is not None
     return Reserved(
         Resources(row["cpu_millis"], row["memory_bytes"]),
@@ -120,26 +123,76 @@ def app_needs(record: Record, terms: Terms, *, replicas: int = 0) -> Resources:
     return instances_need(each, count)
 
 
-async def swap(tx: Transaction, deployment_id: str, needs: Resources) -> None:
-    """Puts what an app needs in the place of what its build held; no more than there is."""
-    reserved = await budget(tx, lock=True)
-    row = await tx.one_or_none(_HELD, {"id": deployment_id})
-    held = Resources(row["cpu_millis"], row["memory_bytes"]) if row else Resources(0, 0)
-    await tx.execute(RELEASE, {"id": deployment_id})
-    await reserve(tx, deployment_id, needs.clamped(held.plus(reserved.free)), lasting=True)
+@dataclass(frozen=True)
+class Holding:
+    """What a deployment holds of the budget: for its app, as long as that runs (`lasting`), or for its build."""
+
+    amount: Resources = _NOTHING
+    lasting: bool = False
+
+    @property
+    def lasting_amount(self) -> Resources:
+        """What builds will not make room for."""
+        return self.amount if self.lasting else _NOTHING
 
 
-async def reserve(tx: Transaction, deployment_id: str, needs: Resources, *, lasting: bool) -> None:
-    """Takes it out of the budget, for an app (`lasting`) or a build; the database refuses what is not there."""
-    if needs != Resources(0, 0):
-        values = {"id": deployment_id, "cpu": needs.cpu_millis, "memory": needs.memory_bytes, "lasting": lasting}
-        await tx.execute(RESERVE, values)
+async def held(tx: Transaction, deployment_ids: Iterable[str]) -> Mapping[str, Holding]:
+    """What these hold, as far as they do; nobody else changes it while they are locked."""
+    found = await tx.all(_HELD, {"ids": list(deployment_ids)})
+    return {
+        str(row["deployment_id"]): Holding(Resources(row["cpu_millis"], row["memory_bytes"]), row["lasting"]) for row in found
+    }
 
 
-async def held_by(tx: Transaction, deployment_id: str) -> Resources:
-    """What a deployment holds."""
-    row = await tx.one_or_none(_HELD, {"id": deployment_id})
-    return Resources(row["cpu_millis"], row["memory_bytes"]) if row else Resources(0, 0)
+async def settle(tx: Transaction, wanted: Mapping[str, Holding]) -> None:
+    """Has each of these (locked) deployments hold what it wants, in the place of what it held; no more than there is."""
+    before = await held(tx, wanted)
+    changed = {one: holding for one, holding in wanted.items() if before.get(one, Holding()) != holding}
+    if not changed:
+        return
+    free = (await budget(tx, lock=True)).free
+    after = {}
+    # What is given back first: others may take it.
+    for one, holding in sorted(changed.items(), key=lambda item: item[1].amount != _NOTHING):
+        room = before.get(one, Holding()).amount.plus(free)
+        after[one] = Holding(holding.amount.clamped(room), holding.lasting)
+        free = room.minus(after[one].amount)
+    released = [one for one in before if one in after and after[one].amount == _NOTHING]
+    if released:
+        await tx.execute(RELEASE, {"ids": released})
+    taken = _rows(after)
+    if taken:
+        await tx.execute(RESERVE, arrays(_HOLD, taken))
+    await _spend(tx, [after[one] for one in changed], [before[one] for one in changed if one in before])
+
+
+def _rows(holdings: Mapping[str, Holding]) -> list[dict[str, object]]:
+    return [
+        {
+            "deployment_id": one,
+            "cpu_millis": holding.amount.cpu_millis,
+            "memory_bytes": holding.amount.memory_bytes,
+            "lasting": holding.lasting,
+        }
+        for one, holding in holdings.items()
+        if holding.amount != _NOTHING
+    ]
+
+
+async def _spend(tx: Transaction, after: Sequence[Holding], before: Sequence[Holding]) -> None:
+    """Keeps the sums; the database refuses what is not there."""
+    amount = lasting = _NOTHING
+    for holding in after:
+        amount, lasting = amount.plus(holding.amount), lasting.plus(holding.lasting_amount)
+    for holding in before:
+        amount, lasting = amount.minus(holding.amount), lasting.minus(holding.lasting_amount)
+    values = {
+        "cpu": amount.cpu_millis,
+        "memory": amount.memory_bytes,
+        "lasting_cpu": lasting.cpu_millis,
+        "lasting_memory": lasting.memory_bytes,
+    }
+    await tx.execute(_SPEND, values)
 
 
 async def record_usage(tx: Transaction, deployment: Deployment, used: Used, *, succeeded: bool) -> None:
@@ -159,11 +212,11 @@ async def record_usage(tx: Transaction, deployment: Deployment, used: Used, *, s
 async def turns(tx: Transaction, team_ids: Sequence[str]) -> Turns:
     """How far these teams have come."""
     found = await tx.all(_TURNS, {"ids": list(team_ids)})
-    clock = await tx.scalar(sa.text("SELECT passed FROM turn_clock"))
+    clock = await tx.scalar(_TURN_CLOCK)
     return Turns({str(row["team_id"]): row["passed"] for row in found}, float(clock or 0))
 
 
-async def take_turn(tx: Transaction, now: Turns, team_id: str) -> None:
-    """Stores what a team's turn has made of the turns."""
-    await tx.execute(_TURN, {"team_id": team_id, "passed": now.passed[team_id]})
-    await tx.execute(sa.text("UPDATE turn_clock SET passed = :clock"), {"clock": now.clock})
+async def take_turns(tx: Transaction, now: Turns, team_ids: Sequence[str]) -> None:
+    """Stores what these teams' turns have made of the turns."""
+    await tx.execute(_TURN, {"team_id": team_ids, "passed": [now.passed[team_id] for team_id in team_ids]})
+    await tx.execute(_CLOCK, {"clock": now.clock})

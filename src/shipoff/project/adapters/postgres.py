@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -13,8 +14,8 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from shipoff.common.outbox import Outbox
-from shipoff.common.postgres import Database, Row, Transaction
-from shipoff.common.streams import DEPLOYMENT_QUEUE
+from shipoff.common.postgres import Database, Row, Transaction, arrays, unnested
+from shipoff.common.streams import DEPLOYMENT_QUEUE, envelope
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.project import messages
 from shipoff.project.domain import (
@@ -48,7 +49,7 @@ _INSERT_PROJECT = sa.text(
 _LOCK = sa.text(f"SELECT 1 FROM projects WHERE id = {_ID} AND deleted_at IS NULL FOR NO KEY UPDATE")
 # The key is compared with '' for the planner, which may use the index of those that follow one only where it knows that.
 _LOCK_FOLLOWING = sa.text(
-    "SELECT id::text FROM projects WHERE repository_key = :key AND repository_key <> '' AND deleted_at IS NULL"
+    "SELECT id::text FROM projects WHERE repository_key = ANY(:keys) AND repository_key <> '' AND deleted_at IS NULL"
     " ORDER BY id FOR NO KEY UPDATE"
 )
 _BY_ID = sa.text(f"{_SELECT} AND p.id = {_ID}")
@@ -73,6 +74,10 @@ _NEWEST = sa.text(
     "SELECT DISTINCT ON (name) name, version, sealed, changed_by, changed_at FROM variables"
     f" WHERE {_IN_ENVIRONMENT} ORDER BY name, version DESC"
 )
+_NEWEST_OF = sa.text(
+    "SELECT DISTINCT ON (project_id, name) project_id::text, name, version, sealed, changed_by, changed_at FROM variables"
+    " WHERE project_id = ANY(cast(:ids AS uuid[])) AND environment = :environment ORDER BY project_id, name, version DESC"
+)
 _ADD_VARIABLE = sa.text(
     "INSERT INTO variables (project_id, environment, name, version, sealed, changed_by)"
     f" VALUES ({_ID}, :environment, :name, :version, :sealed, :changed_by)"
@@ -90,30 +95,52 @@ _TAKE_STALE = sa.text(
     " ORDER BY used_at LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING object_key"
 )
 _OF_KEY = sa.text(f"SELECT deployment_id::text FROM deployment_requests WHERE project_id = {_ID} AND idempotency_key = :key")
+_ACCEPTED = {
+    "deployment_id": "uuid",
+    "project_id": "uuid",
+    "environment": "text",
+    "idempotency_key": "text",
+    "request": "bytea",
+}
 _ACCEPT = sa.text(
-    "INSERT INTO deployment_requests (deployment_id, project_id, environment, idempotency_key, request)"
-    f" VALUES (cast(:deployment_id AS uuid), {_ID}, :environment, :key, :request)"
+    f"INSERT INTO deployment_requests ({', '.join(_ACCEPTED)}) SELECT {', '.join(_ACCEPTED)} FROM {unnested(_ACCEPTED)}"
 )
 _REQUEST = sa.text("SELECT request FROM deployment_requests WHERE deployment_id = cast(:deployment_id AS uuid)")
 _HAS_REQUEST = sa.text("SELECT EXISTS (SELECT FROM deployment_requests WHERE project_id = cast(:project_id AS uuid))")
-_BEGIN_DELIVERY = sa.text(
-    "INSERT INTO deliveries (provider, delivery_id, event) VALUES (:provider, :delivery_id, :event) ON CONFLICT DO NOTHING"
+_BEGUN = {"delivery_id": "text", "event": "text"}
+# In one order, as whatever is locked for many here: those who do the same wait for each other and never crosswise.
+_BEGIN_DELIVERIES = sa.text(
+    f"INSERT INTO deliveries (provider, delivery_id, event) SELECT :provider, delivery_id, event FROM {unnested(_BEGUN)}"
+    " ORDER BY delivery_id ON CONFLICT DO NOTHING RETURNING delivery_id"
 )
-_END_DELIVERY = sa.text(
-    "UPDATE deliveries SET deployment_ids = cast(:deployment_ids AS uuid[]), ignored_because = :ignored_because"
-    " WHERE provider = :provider AND delivery_id = :delivery_id"
+_ENDED = {"delivery_id": "text", "deployment_ids": "text", "ignored_because": "text"}
+_END_DELIVERIES = sa.text(
+    "UPDATE deliveries AS d SET deployment_ids = cast(string_to_array(given.deployment_ids, ',') AS uuid[]),"
+    f" ignored_because = given.ignored_because FROM {unnested(_ENDED)}"
+    " WHERE d.provider = :provider AND d.delivery_id = given.delivery_id"
 )
-_DELIVERY = sa.text(
-    "SELECT deployment_ids::text[] AS deployment_ids, ignored_because FROM deliveries"
-    " WHERE provider = :provider AND delivery_id = :delivery_id"
+_DELIVERIES = sa.text(
+    "SELECT delivery_id, deployment_ids::text[] AS deployment_ids, ignored_because FROM deliveries"
+    " WHERE provider = :provider AND delivery_id = ANY(:delivery_ids)"
 )
-_POSITION = sa.text(f"SELECT pushed_at, commit, before FROM pushes WHERE {_IN_ENVIRONMENT} AND branch = :branch")
-_SET_POSITION = sa.text(
-    "INSERT INTO pushes (project_id, environment, branch, pushed_at, commit, before)"
-    f" VALUES ({_ID}, :environment, :branch, :pushed_at, :commit, :before)"
+_POSITIONS = sa.text(
+    "SELECT project_id::text, branch, pushed_at, commit, before FROM pushes"
+    " WHERE project_id = ANY(cast(:ids AS uuid[])) AND environment = :environment"
+)
+_PUSHED = {
+    "project_id": "uuid",
+    "environment": "text",
+    "branch": "text",
+    "pushed_at": "timestamptz",
+    "commit": "text",
+    "before": "text",
+}
+_SET_POSITIONS = sa.text(
+    f"INSERT INTO pushes ({', '.join(_PUSHED)}) SELECT {', '.join(_PUSHED)} FROM {unnested(_PUSHED)}"
     " ON CONFLICT (project_id, environment, branch)"
     " DO UPDATE SET pushed_at = excluded.pushed_at, commit = excluded.commit, before = excluded.before"
 )
+_NOW = sa.text("SELECT now()")
 
 
 class PostgresStore:
@@ -126,19 +153,61 @@ class PostgresStore:
     @asynccontextmanager
     async def work(self) -> AsyncIterator[PostgresWork]:
         async with self._database.transaction() as tx:
-            yield PostgresWork(tx, self._outbox)
+            work = PostgresWork(tx, self._outbox)
+            yield work
+            await work.complete()
 
 
 class PostgresWork:
-    """Implements shipoff.project.ports.Work."""
+    """Implements shipoff.project.ports.Work. What was accepted and what deliveries led to is written together, at its end."""
 
     def __init__(self, tx: Transaction, outbox: Outbox) -> None:
         self._tx = tx
         self._outbox = outbox
+        self._now: datetime | None = None
+        self._accepted: list[dict[str, Any]] = []
+        self._events: list[events_pb2.Envelope] = []
+        self._ended: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        # What `prepare` has read: by the repository, the project and its branch, the project.
+        self._followers: dict[str, list[Project]] = defaultdict(list)
+        self._positions: dict[tuple[str, str, str], Position] = {}
+        self._moved: set[tuple[str, str, str]] = set()
+        self._variables: dict[tuple[str, str], list[Variable]] = {}
+
+    async def complete(self) -> None:
+        """Writes what is left to be written: the transaction's last act."""
+        if self._moved:
+            names = ("project_id", "environment", "branch")
+            moved = [dict(zip(names, key, strict=True)) | asdict(self._positions[key]) for key in sorted(self._moved)]
+            await self._tx.execute(_SET_POSITIONS, arrays(_PUSHED, moved))
+        if self._accepted:
+            await self._tx.execute(_ACCEPT, arrays(_ACCEPTED, self._accepted))
+        if self._events:
+            await self._outbox.emit_all(self._tx, DEPLOYMENT_QUEUE, self._events)
+        for provider, ended in self._ended.items():
+            await self._tx.execute(_END_DELIVERIES, arrays(_ENDED, ended) | {"provider": provider})
 
     async def now(self) -> datetime:
-        moment: datetime = await self._tx.scalar(sa.text("SELECT now()"))
-        return moment
+        if self._now is None:
+            self._now = await self._tx.scalar(_NOW)
+        assert self._now is not None
+        return self._now
+
+    async def prepare(self, repository_keys: Collection[str], environment: str) -> None:
+        if not repository_keys:
+            return
+        locked = await self._tx.all(_LOCK_FOLLOWING, {"keys": sorted(repository_keys)})
+        ids = [row["id"] for row in locked]
+        if not ids:
+            return
+        for project in map(_project, await self._tx.all(_BY_IDS, {"ids": ids})):
+            self._followers[repository_key(project.repository.url) if project.repository else ""].append(project)
+            self._variables[project.id, environment] = []
+        for row in map(dict, await self._tx.all(_NEWEST_OF, {"ids": ids, "environment": environment})):
+            self._variables[row.pop("project_id"), environment].append(Variable(**row))
+        for row in map(dict, await self._tx.all(_POSITIONS, {"ids": ids, "environment": environment})):
+            key = (row.pop("project_id"), environment, row.pop("branch"))
+            self._positions[key] = Position(**row)
 
     async def insert_project(self, project: Project) -> bool:
         row = {**_written(project), "team_id": project.team_id, "name": project.name, "data_key": project.data_key}
@@ -159,9 +228,7 @@ class PostgresWork:
         return [_project(row) for row in rows]
 
     async def following(self, repository_key: str) -> Sequence[Project]:
-        locked = await self._tx.all(_LOCK_FOLLOWING, {"key": repository_key})
-        rows = await self._tx.all(_BY_IDS, {"ids": [row["id"] for row in locked]})
-        return [_project(row) for row in rows]
+        return self._followers.get(repository_key, ())
 
     async def save_project(self, project: Project) -> None:
         row = _written(project)
@@ -180,6 +247,8 @@ class PostgresWork:
         return await self._tx.execute(_ADD_ENVIRONMENT, row) == 1
 
     async def newest_variables(self, project_id: str, environment: str) -> Sequence[Variable]:
+        if (project_id, environment) in self._variables:
+            return self._variables[project_id, environment]
         rows = await self._tx.all(_NEWEST, {"project_id": project_id, "environment": environment})
         return [Variable(**row) for row in rows]
 
@@ -218,11 +287,11 @@ class PostgresWork:
             "deployment_id": request.deployment_id,
             "project_id": request.project_id,
             "environment": request.environment,
-            "key": idempotency_key or None,
+            "idempotency_key": idempotency_key or None,
             "request": event.SerializeToString(),
         }
-        await self._tx.execute(_ACCEPT, row)
-        await self._outbox.emit(self._tx, DEPLOYMENT_QUEUE, event, tenant_id=request.team_id)
+        self._accepted.append(row)
+        self._events.append(envelope(event, tenant_id=request.team_id))
 
     async def has_request(self, project_id: str) -> bool:
         return bool(await self._tx.scalar(_HAS_REQUEST, {"project_id": project_id}))
@@ -231,33 +300,27 @@ class PostgresWork:
         data: bytes | None = await self._tx.scalar(_REQUEST, {"deployment_id": deployment_id})
         return messages.request(events_pb2.DeploymentRequested.FromString(data)) if data else None
 
-    async def begin_delivery(self, provider: str, delivery_id: str, *, event: str) -> bool:
-        row = {"provider": provider, "delivery_id": delivery_id, "event": event}
-        return await self._tx.execute(_BEGIN_DELIVERY, row) == 1
+    async def begin_deliveries(self, provider: str, events: Mapping[str, str]) -> Collection[str]:
+        begun = {"provider": provider, "delivery_id": list(events), "event": list(events.values())}
+        return {row["delivery_id"] for row in await self._tx.all(_BEGIN_DELIVERIES, begun)}
 
     async def end_delivery(self, provider: str, delivery_id: str, outcome: Delivery) -> None:
-        await self._tx.execute(
-            _END_DELIVERY,
-            {
-                "provider": provider,
-                "delivery_id": delivery_id,
-                "deployment_ids": list(outcome.deployment_ids),
-                "ignored_because": outcome.ignored_because,
-            },
-        )
+        ids = ",".join(outcome.deployment_ids)
+        ended = {"delivery_id": delivery_id, "deployment_ids": ids, "ignored_because": outcome.ignored_because}
+        self._ended[provider].append(ended)
 
-    async def delivery(self, provider: str, delivery_id: str) -> Delivery:
-        row = await self._tx.one_or_none(_DELIVERY, {"provider": provider, "delivery_id": delivery_id})
-        return Delivery(tuple(row["deployment_ids"]), row["ignored_because"]) if row else Delivery()
+    async def deliveries(self, provider: str, delivery_ids: Collection[str]) -> Mapping[str, Delivery]:
+        if not delivery_ids:
+            return {}
+        rows = await self._tx.all(_DELIVERIES, {"provider": provider, "delivery_ids": list(delivery_ids)})
+        return {row["delivery_id"]: Delivery(tuple(row["deployment_ids"]), row["ignored_because"]) for row in rows}
 
     async def position(self, project_id: str, environment: str, branch: str) -> Position | None:
-        where = {"project_id": project_id, "environment": environment, "branch": branch}
-        row = await self._tx.one_or_none(_POSITION, where)
-        return Position(**row) if row else None
+        return self._positions.get((project_id, environment, branch))
 
     async def set_position(self, project_id: str, environment: str, branch: str, position: Position) -> None:
-        where = {"project_id": project_id, "environment": environment, "branch": branch}
-        await self._tx.execute(_SET_POSITION, {**where, **asdict(position)})
+        self._positions[project_id, environment, branch] = position
+        self._moved.add((project_id, environment, branch))
 
 
 def _written(project: Project) -> dict[str, Any]:
