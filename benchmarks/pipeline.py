@@ -36,7 +36,7 @@ from shipoff.contracts.project.v1.project_pb2_grpc import ProjectServiceStub
 from shipoff.embedded.services import serves
 
 _HERE = Path(__file__).resolve().parent
-_START_S = 60.0
+_START_S = 180.0
 _END_S = 120.0
 _CALL_S = 60.0
 _POLL_S = 0.05

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from neighbours.orchestrator import CLEAN_RUN, Rig, check_histories, names
+from neighbours.orchestrator import CLEAN_RUN, Rig, check_histories, names, surrounded
 
 from shipoff.common.consumers import Consumer, ConsumerOptions
 from shipoff.common.errors import Exhausted
@@ -18,6 +21,9 @@ from shipoff.common.outbox import Outbox
 from shipoff.common.postgres import Database
 from shipoff.common.streams import DEPLOYMENT_QUEUE, Event, Streams
 from shipoff.contracts.events.v1 import events_pb2
+from shipoff.orchestrator import reconciler
+from shipoff.orchestrator.main import running
+from shipoff.orchestrator.settings import OrchestratorSettings
 
 QUICK = ConsumerOptions(block_ms=50, reclaim_idle_s=0.3, first_backoff_s=0.05, upkeep_s=0.05)
 
@@ -75,6 +81,44 @@ async def test_what_was_written_in_the_lost_second_is_published_again(parts, red
     async with outbox.relaying(), Consumer(streams, DEPLOYMENT_QUEUE, "orchestrator", seen, options=QUICK).running():
         await eventually(lambda: set(seen.attempts) == {1, 2}, timeout_s=20)
         await eventually(lambda: nothing_in_flight(database), timeout_s=20)
+
+
+def torn(data: Path, size: int) -> None:
+    """Cuts the append-only file off where the last fsync was, and leaves the head of the entry that came next."""
+    newest = max((data / "appendonlydir").glob("*.incr.aof"))
+    assert newest.stat().st_size > size + 5, "nothing was written after that"
+    os.truncate(newest, size + 5)
+
+
+async def test_killed_without_its_last_second_the_sweep_finds_what_was_lost(
+    backing, redis_url, database_url_for, eventually, monkeypatch
+):
+    """Row 9: kill -9 and a power cut with `appendfsync everysec`. Those who told of it do not tell again: they are asked."""
+    monkeypatch.setattr(reconciler, "_LOOKED_AFTER_S", 0.5)
+    url = await database_url_for("orchestrator")
+    settings = OrchestratorSettings(database_url=url, SHIPOFF_REDIS_URL=redis_url, sweep_s=0.2, lease_s=1.0)
+    async with AsyncExitStack() as stack:
+        patient = partial(eventually, timeout_s=40)
+        rig = await surrounded(stack, redis_url=redis_url, database_url=url, eventually=patient)
+        rig.builds.automatic = rig.workloads.automatic = False
+        async with running(settings):
+            building, starting = await rig.request(new_id()), await rig.request(new_id())
+            await rig.eventually(lambda: set(rig.builds.started) == {(building, 1), (starting, 1)})
+            await rig.builds.succeed(starting)
+            await rig.eventually(lambda: rig.workloads.applied == [starting])
+        assert (await rig.streams.client.execute_command("WAITAOF", 1, 0, 5000))[0] == 1
+        kept = max((backing.valkey.data / "appendonlydir").glob("*.incr.aof")).stat().st_size
+        await rig.builds.succeed(building)
+        await rig.workloads.ready(starting)
+        os.kill(backing.valkey.child.pid, signal.SIGKILL)
+        await backing.valkey.child.wait()
+        torn(backing.valkey.data, kept)
+        await backing.valkey.start()
+        rig.workloads.automatic = True
+        async with running(settings):
+            for deployment_id in (building, starting):
+                assert names(await rig.until(deployment_id, "PRODUCTION")) == CLEAN_RUN
+            await check_histories(rig)
 
 
 async def test_a_server_that_is_full_refuses_loudly_and_nothing_is_lost(parts, eventually):

@@ -39,6 +39,8 @@ class Builds(build_pb2_grpc.BuildServiceServicer):
     cancelled: list[tuple[str, int]] = field(default_factory=list)
     automatic: bool = True
     static: bool = False
+    # How those ended that succeeded, for whoever asks.
+    succeeded: dict[tuple[str, int], events_pb2.BuildSucceeded] = field(default_factory=dict)
     # What builds say that they used.
     usage: types_pb2.Usage | None = None
 
@@ -56,6 +58,9 @@ class Builds(build_pb2_grpc.BuildServiceServicer):
     async def GetBuild(self, request, context):
         if (request.deployment_id, request.attempt) not in self.started:
             raise NotFound("no such build")
+        if (request.deployment_id, request.attempt) in self.succeeded:
+            outcome = self.succeeded[request.deployment_id, request.attempt]
+            return build_pb2.GetBuildResponse(state=build_pb2.BUILD_STATE_SUCCEEDED, succeeded=outcome)
         return build_pb2.GetBuildResponse(state=build_pb2.BUILD_STATE_RUNNING)
 
     def success(self, deployment_id: str, attempt: int) -> events_pb2.BuildSucceeded:
@@ -64,8 +69,9 @@ class Builds(build_pb2_grpc.BuildServiceServicer):
         return events_pb2.BuildSucceeded(deployment_id=deployment_id, attempt=attempt, artifact=artifact, usage=self.usage)
 
     async def succeed(self, deployment_id: str, attempt: int = 1, *, times: int = 1) -> None:
+        self.succeeded[deployment_id, attempt] = self.success(deployment_id, attempt)
         for _ in range(times):
-            await self.streams.publish(DEPLOYMENT_PROGRESS, [self.success(deployment_id, attempt)], tenant_id=TEAM)
+            await self.streams.publish(DEPLOYMENT_PROGRESS, [self.succeeded[deployment_id, attempt]], tenant_id=TEAM)
 
     async def fail(
         self, deployment_id: str, failure: events_pb2.BuildFailure.ValueType, attempt: int = 1, *, peak_memory_bytes: int = 0
@@ -89,6 +95,8 @@ class Workloads(runtime_pb2_grpc.RuntimeServiceServicer):
     applied: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     scaled: dict[str, int] = field(default_factory=dict)
+    # The endpoints that it told of last, by deployment.
+    serving: dict[str, events_pb2.WorkloadReady] = field(default_factory=dict)
     automatic: bool = True
 
     async def ApplyWorkload(self, request, context):
@@ -103,6 +111,7 @@ class Workloads(runtime_pb2_grpc.RuntimeServiceServicer):
             revision=revision,
             endpoints=[types_pb2.Endpoint(host="127.0.0.1", port=4000 + revision)],
         )
+        self.serving[deployment_id] = event
         await self.streams.publish(RUNTIME_EVENTS, [event], tenant_id=TEAM)
 
     async def ScaleWorkload(self, request, context):
@@ -116,6 +125,11 @@ class Workloads(runtime_pb2_grpc.RuntimeServiceServicer):
     async def GetWorkload(self, request, context):
         if request.deployment_id not in self.applied:
             raise NotFound("no such workload")
+        if request.deployment_id in self.serving:
+            told = self.serving[request.deployment_id]
+            instances = [runtime_pb2.Instance(ready=True, endpoint=endpoint) for endpoint in told.endpoints]
+            phase = runtime_pb2.WORKLOAD_PHASE_READY
+            return runtime_pb2.GetWorkloadResponse(phase=phase, revision=told.revision, instances=instances)
         return runtime_pb2.GetWorkloadResponse(phase=runtime_pb2.WORKLOAD_PHASE_STARTING)
 
 

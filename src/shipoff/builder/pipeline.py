@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from shipoff.builder import bytecode
 from shipoff.builder.assignment import Assignment, BuildError, Kind, artifact_error, source_error
 from shipoff.builder.cloning import Cloning, clone
 from shipoff.builder.confine import TenantFiles
@@ -182,6 +183,7 @@ def _inside(root: Path, relative: str) -> Path | None:
 
 async def _pack(shop: Workshop, plan: types_pb2.Plan) -> Packed:
     with _phase(shop, "pack"):
+        await _compile(shop, plan)
         # Nothing of the build's may change what is being packed.
         if not await shop.programs.kill_all():
             raise artifact_error("processes of the build could not be ended")
@@ -189,6 +191,14 @@ async def _pack(shop: Workshop, plan: types_pb2.Plan) -> Packed:
         packed = await shop.files.run(pack, packing, shop.assignment.work_folder / "artifact.tar.gz")
         await shop.journal.say(f"▸ pack: {counted(packed.files, 'file')}, {size(packed.size_bytes)}")
         return packed
+
+
+async def _compile(shop: Workshop, plan: types_pb2.Plan) -> None:
+    if plan.mode in _SERVED:
+        return
+    python = await shop.files.run(bytecode.interpreter, [shop.source / plan.app_root, shop.source])
+    if python is not None:
+        await bytecode.compile_all(shop.programs, shop.assignment, python, shop.source)
 
 
 def _packing(shop: Workshop, plan: types_pb2.Plan) -> Packing:

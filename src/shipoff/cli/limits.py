@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _TIME = re.compile(r"(\d+)(s|m|h|d)?")
 _SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SIZE = re.compile(r"(\d+)(?:([MG])(?:i?B)?)?")
+_OFF = "off"
 _BYTES = {None: 1, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -66,6 +67,9 @@ def settings(
     build_timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Of a build: 90, 20m, 1h; 0: the default.")] = None,
     queue_timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Of the wait for a slot.")] = None,
     ready_timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Until a release answers.")] = None,
+    bake: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Within which a release that breaks is rolled back; off: never.")
+    ] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Of an instance: 512M, 1G; 0: the default.")] = None,
     cpu: Annotated[int | None, typer.Option(metavar="MILLICORES", min=0, help="Of an instance; 0: the default.")] = None,
     project: ProjectOption = None,
@@ -75,7 +79,11 @@ def settings(
     output = Output(as_json=as_json)
     build = _given(timeout_s=_seconds("build-timeout", build_timeout), queue_timeout_s=_seconds("queue-timeout", queue_timeout))
     run = _given(
-        ready_timeout_s=_seconds("ready-timeout", ready_timeout), memory_bytes=_amount("memory", memory), cpu_millis=cpu
+        ready_timeout_s=_seconds("ready-timeout", ready_timeout),
+        bake_s=None if bake == _OFF else _seconds("bake", bake),
+        no_automatic_rollback=None if bake is None else bake == _OFF,
+        memory_bytes=_amount("memory", memory),
+        cpu_millis=cpu,
     )
     body = _given(build=build or None, run=run or None)
     name = here(project)
@@ -92,9 +100,13 @@ def _shown(project: Json) -> list[tuple[str, str]]:
         ("build timeout", build["timeout_s"]),
         ("queue timeout", build["queue_timeout_s"]),
         ("ready timeout", run["ready_timeout_s"]),
+        ("bake time", run["bake_s"]),
     )
+    shown = {label: duration(value) if value else "default" for label, value in times}
+    if run["no_automatic_rollback"]:
+        shown["bake time"] = _OFF
     return [
-        *((label, duration(value) if value else "default") for label, value in times),
+        *shown.items(),
         ("instances", str(run["replicas"] or 1)),
         ("memory", size(run["memory_bytes"]) if run["memory_bytes"] else "default"),
         ("cpu", f"{run['cpu_millis']} millicores" if run["cpu_millis"] else "default"),

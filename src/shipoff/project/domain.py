@@ -78,6 +78,7 @@ class RunSettings:
     health_path: str = ""
     ready_timeout_s: int = 0
     bake_s: int = 0
+    no_automatic_rollback: bool = False
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ def run_settings(message: types_pb2.RunSettings) -> RunSettings:
         message.health_path,
         message.ready_timeout_s,
         bake_s=message.bake_s,
+        no_automatic_rollback=message.no_automatic_rollback,
     )
 
 

@@ -55,6 +55,18 @@ async def test_a_python_app_runs_where_it_is_unpacked(yard, tmp_path, name):
     assert await imported.wait() == 0
 
 
+async def test_a_python_app_brings_its_byte_code_and_two_builds_of_it_are_the_same_bytes(yard):
+    first, second = [await built(yard, "hello-python") for _ in range(2)]
+    assert first.artifact.digest == second.artifact.digest
+    files = await yard.files(first.artifact)
+    sources = {name for name in files if name.endswith(".py") and "/flask/" in name}
+    compiled = {name for name in files if name.endswith(".pyc") and "/flask/" in name}
+    assert sources
+    assert len(compiled) == len(sources)
+    # PEP 552: the second word of an unchecked hash is 1, and what follows is no time.
+    assert all(files[name][4:8] == b"\1\0\0\0" for name in compiled)
+
+
 @pytest.mark.usefixtures("node")
 async def test_a_node_app_brings_its_modules(yard):
     result = await built(yard, "express")

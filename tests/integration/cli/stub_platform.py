@@ -220,6 +220,7 @@ class Interface:
             return Response(status_code=204)
         zero = {"timeout_s": 0, "queue_timeout_s": 0}
         settings = {"build": zero, "run": {"replicas": 0, "memory_bytes": 0, "cpu_millis": 0, "ready_timeout_s": 0}}
+        settings["run"] |= {"bake_s": 0, "no_automatic_rollback": False}
         if request.method == "PATCH":
             given = await self._body(request)
             if given.get("build", {}).get("timeout_s", 0) > 7200:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -535,6 +536,18 @@ def test_settings_are_shown_and_changed_and_refused_with_the_remedy(platform: Pl
     assert "20 min" in changed.stdout
     assert "choose at most 7200" in run("settings", "--build-timeout", "3h", code=2).stderr
     assert "20m" in run("settings", "--queue-timeout", "soon", code=2).stderr
+
+
+def test_a_project_s_bake_time_is_set_switched_off_and_put_back_to_the_default(platform: Platform) -> None:
+    platform.add_project("my-app")
+    for given, run_settings, shown in (
+        ("5m", {"bake_s": 300, "no_automatic_rollback": False}, "5 min 0 s"),
+        ("off", {"no_automatic_rollback": True}, "off"),
+        ("0", {"bake_s": 0, "no_automatic_rollback": False}, "default"),
+    ):
+        changed = run("settings", "--bake", given)
+        assert platform.bodies[-1][2] == {"run": run_settings}
+        assert re.search(rf"bake time +{shown}$", changed.stdout, re.MULTILINE)
 
 
 def dead_event(number: int) -> dict[str, object]:

@@ -170,6 +170,17 @@ class TestBaked:
         assert (await newest(rig, project)).id == bad
 
 
+async def test_a_project_without_automatic_rollback_keeps_what_broke(rig):
+    project, configuration = new_id(), types_pb2.Configuration(run=types_pb2.RunSettings(no_automatic_rollback=True))
+    await live(rig, project)
+    bad = await rig.request(project, configuration=configuration)
+    await rig.until(bad, "PRODUCTION")
+    await breaks(rig, bad)
+    await caught_up(rig)
+    assert await rig.state(bad) == "PRODUCTION"
+    assert (await newest(rig, project)).id == bad
+
+
 async def test_another_attempt_of_a_build_is_told_with_its_reason(rig):
     rig.builds.automatic = False
     first = await rig.request(new_id())

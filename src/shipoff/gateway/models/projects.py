@@ -44,6 +44,7 @@ class RunIn(Incoming):
     bake_s: int | None = Field(
         default=None, ge=0, le=86_400, description="Seconds within which a release that breaks is replaced by the one before."
     )
+    no_automatic_rollback: bool | None = Field(default=None, description="True: a release that breaks is not replaced.")
 
 
 class RepositoryIn(Incoming):
@@ -85,6 +86,7 @@ class RunOut(Outgoing):
     health_path: str
     ready_timeout_s: int
     bake_s: int
+    no_automatic_rollback: bool
 
 
 class RepositoryOut(Outgoing):

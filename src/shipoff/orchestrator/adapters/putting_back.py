@@ -80,4 +80,5 @@ async def lock_numbers(tx: Transaction, project_id: str) -> None:
 
 
 def _bake_s(request: bytes, default_s: float) -> float:
-    return events_pb2.DeploymentRequested.FromString(request).configuration.run.bake_s or default_s
+    run = events_pb2.DeploymentRequested.FromString(request).configuration.run
+    return 0.0 if run.no_automatic_rollback else run.bake_s or default_s

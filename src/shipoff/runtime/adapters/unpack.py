@@ -55,6 +55,7 @@ class Unpacker:
         self._most_entries = most_entries
         self._links: set[str] = set()
         self._files: set[str] = set()
+        self._folders: set[str] = set()
         self._bytes = 0
         self._entries = 0
 
@@ -76,7 +77,7 @@ class Unpacker:
         if not name:
             return
         path = posixpath.join(self._target, name)
-        Path(path if member.isdir() else posixpath.dirname(path)).mkdir(parents=True, exist_ok=True)
+        self._folder(path if member.isdir() else posixpath.dirname(path))
         if member.isdir():
             return
         if member.issym():
@@ -89,6 +90,12 @@ class Unpacker:
             raise Rejected(f"{member.name!r} is neither file, folder nor link")
         if not member.issym():
             self._files.add(name)
+
+    def _folder(self, path: str) -> None:
+        """Asks the file system once for each: that is what unpacking many small files takes."""
+        if path not in self._folders:
+            Path(path).mkdir(parents=True, exist_ok=True)
+            self._folders.add(path)
 
     def _checked(self, name: str) -> str:
         """The name without `./`; empty for the root itself. Raises Rejected for one that leads outside."""
@@ -120,11 +127,13 @@ class Unpacker:
             raise Rejected(f"{member.name!r} has no content")
         mode = (member.mode & 0o755) | 0o600
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
+        try:
             while chunk := content.read(_CHUNK_BYTES):
                 self._count(len(chunk), source)
-                file.write(chunk)
-        os.utime(path, (member.mtime, member.mtime))
+                _write_all(descriptor, chunk)
+            os.utime(descriptor, (member.mtime, member.mtime))
+        finally:
+            os.close(descriptor)
 
     def _count(self, size: int, source: _Counted) -> None:
         self._bytes += size
@@ -132,6 +141,11 @@ class Unpacker:
             raise Rejected(f"it is larger than {self._most_bytes} bytes unpacked")
         if self._bytes > _RATIO_FROM_BYTES and self._bytes > _RATIO * source.count:
             raise Rejected(f"it grows more than {_RATIO} times when unpacked")
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 def _stays_inside(folder: str, target: str) -> bool:

@@ -347,6 +347,7 @@ class RunSettings(message.Message):
     HEALTH_PATH_FIELD_NUMBER: builtins.int
     READY_TIMEOUT_S_FIELD_NUMBER: builtins.int
     BAKE_S_FIELD_NUMBER: builtins.int
+    NO_AUTOMATIC_ROLLBACK_FIELD_NUMBER: builtins.int
     replicas: builtins.int
     cpu_millis: builtins.int
     memory_bytes: builtins.int
@@ -356,6 +357,8 @@ class RunSettings(message.Message):
     """Seconds a release may take until it is ready."""
     bake_s: builtins.int
     """Seconds after it went live within which a release that breaks is replaced by the one before."""
+    no_automatic_rollback: builtins.bool
+    """A release that breaks is started again and again; none takes its place."""
     def __init__(
         self,
         *,
@@ -365,10 +368,11 @@ class RunSettings(message.Message):
         health_path: builtins.str = ...,
         ready_timeout_s: builtins.int = ...,
         bake_s: builtins.int = ...,
+        no_automatic_rollback: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["bake_s", b"bake_s", "cpu_millis", b"cpu_millis", "health_path", b"health_path", "memory_bytes", b"memory_bytes", "ready_timeout_s", b"ready_timeout_s", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["bake_s", b"bake_s", "cpu_millis", b"cpu_millis", "health_path", b"health_path", "memory_bytes", b"memory_bytes", "no_automatic_rollback", b"no_automatic_rollback", "ready_timeout_s", b"ready_timeout_s", "replicas", b"replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
