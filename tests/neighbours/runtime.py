@@ -146,7 +146,9 @@ def marked(prefix: str) -> set[int]:
     found = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("SHIPOFF_INSTANCE", "").startswith(prefix):
+            # bubblewrap's own two processes stand for the sandbox, not for the app.
+            alive = process.status() != psutil.STATUS_ZOMBIE and process.name() != "bwrap"
+            if alive and process.environ().get("SHIPOFF_INSTANCE", "").startswith(prefix):
                 found.add(process.pid)
     return found
 

@@ -95,5 +95,5 @@ def _workplace(settings: BuildSettings) -> Workplace:
         patience_s=settings.patience_s,
         limits=limits,
         sandbox=sandbox.usable(settings.sandbox),
-        private=(home(),),
+        private=(home(), *ObjectStore.folders(settings.objects_url)),
     )

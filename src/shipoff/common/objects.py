@@ -43,6 +43,12 @@ class ObjectStore:
         # Where the objects are files.
         self._folder = folder
 
+    @staticmethod
+    def folders(url: str) -> tuple[Path, ...]:
+        """The folder of a file:// URL; none of any other."""
+        parsed = urlparse(url)
+        return (Path(parsed.path),) if parsed.scheme == "file" else ()
+
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str) -> AsyncIterator[ObjectStore]:

@@ -120,19 +120,24 @@ def shown_folders(hidden: Sequence[str], search_path: str, programs: Iterable[st
     found = (shutil.which(name, path=search_path) for name in programs)
     folders += [Path(program).resolve().parent for program in found if program]
     named = [Path(value) for value in more if value.startswith("/")]
-    wanted = [*map(_installed_under, folders), *named, Path("/etc/resolv.conf").resolve()]
+    wanted = [place for folder in folders for place in _installed_with(folder)]
+    wanted += [*named, Path("/etc/resolv.conf").resolve()]
     kept = {path for path in wanted if _is_hidden(path, hidden) and not _is_broad(path, hidden) and _is_open(path)}
     return tuple(str(path) for path in sorted(kept))
 
 
-def _installed_under(folder: Path) -> Path:
-    """The prefix of a folder of programs: lib and share stand beside bin. Nobody's home is one, nor is ~/.local."""
+def _installed_with(folder: Path) -> list[Path]:
+    """What the programs of a folder need: lib and others stand beside bin. Of ~/.local and its like only those."""
     prefix = folder.parent
-    return prefix if folder.name in ("bin", "sbin") and prefix.name != ".local" and not _is_home(prefix) else folder
+    if folder.name not in ("bin", "sbin"):
+        return [folder]
+    if _is_home(prefix) or (_is_home(prefix.parent) and prefix.name.startswith(".")):
+        return [folder, *(prefix / name for name in ("lib", "lib64", "libexec", "include"))]
+    return [prefix]
 
 
 def _is_home(folder: Path) -> bool:
-    return folder == Path.home() or folder.parent == _HOMES
+    return folder in (Path.home(), Path("/root")) or folder.parent == _HOMES
 
 
 def _is_hidden(path: Path, hidden: Sequence[str]) -> bool:
