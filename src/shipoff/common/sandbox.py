@@ -168,6 +168,11 @@ def bubblewrap() -> tuple[str, str]:
     return str(program), ""
 
 
+@functools.cache
+def _say_that_it_is_off() -> None:
+    log.warning("builds and apps run without a sandbox: deploy trusted code only", reason="SHIPOFF_SANDBOX=off")
+
+
 def _problem_of(program: str) -> str:
     if Path(program).stat().st_mode & stat.S_ISUID:
         return f"{program} is a setuid program, which has no effect where no privileges may be gained"
@@ -200,6 +205,7 @@ def _refusal(argv: Sequence[str], descriptor: int, account: Mapping[str, object]
 def usable(mode: Mode) -> str:
     """bubblewrap's path; empty where builds and apps run without. Raises PreconditionFailed where that is not allowed."""
     if mode == "off":
+        _say_that_it_is_off()
         return ""
     program, problem = bubblewrap()
     if problem and mode == "required":

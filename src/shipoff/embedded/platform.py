@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shipoff.common import config
 from shipoff.common.errors import InvalidInput
+from shipoff.common.sandbox import Mode
 from shipoff.common.sealing import KEY_BYTES
 from shipoff.embedded.layout import Account, Layout, backing_account, write_private
 from shipoff.embedded.postgres import SERVICES, SUPERUSER, database_url
@@ -43,6 +44,8 @@ class PlatformSettings(BaseSettings):
     github_webhook_secret: SecretStr = SecretStr("")
     # Whoever has it makes the first owner, once.
     setup_token: SecretStr = SecretStr("")
+    # Builds and apps run inside bubblewrap where it works ("auto"), always ("required") or never ("off").
+    sandbox: Mode = "auto"
 
 
 @dataclass(frozen=True)
