@@ -44,6 +44,8 @@ class PlatformSettings(BaseSettings):
     github_webhook_secret: SecretStr = SecretStr("")
     # Whoever has it makes the first owner, once.
     setup_token: SecretStr = SecretStr("")
+    # s3://bucket/prefix keeps uploads and artifacts there; else they are files of the data folder.
+    objects_url: str = ""
     # Builds and apps run inside bubblewrap where it works ("auto"), always ("required") or never ("off").
     sandbox: Mode = "auto"
 
@@ -100,7 +102,7 @@ def establish(layout: Layout) -> Platform:
         # A platform that is stopped leaves nothing running; its next start builds again.
         "SHIPOFF_BUILD_KEEP_BUILDERS": "false",
         "SHIPOFF_REDIS_URL": redis_url(layout, passwords["valkey"]),
-        "SHIPOFF_OBJECTS_URL": f"file://{layout.home / 'objects'}",
+        "SHIPOFF_OBJECTS_URL": _objects_url(chosen, layout),
         **{f"SHIPOFF_{name.upper()}_DATABASE_URL": database_url(layout, name, passwords[name]) for name in SERVICES},
     }
     _write_settings(layout, values)
@@ -112,6 +114,11 @@ def establish(layout: Layout) -> Platform:
         setup_token=setup_token,
         passwords=passwords,
     )
+
+
+def _objects_url(chosen: PlatformSettings, layout: Layout) -> str:
+    """A bucket that was chosen; a folder moves with the data folder."""
+    return chosen.objects_url if chosen.objects_url.startswith("s3://") else f"file://{layout.home / 'objects'}"
 
 
 def _kept_secret(layout: Layout, name: str, fresh: str) -> str:
