@@ -41,10 +41,12 @@ class GitServer:
         """A repository's URL."""
         return f"http://{self.host}/{name}.git"
 
-    def git(self, *arguments: str, folder: Path) -> str:
+    def git(self, *arguments: str, folder: Path, stdin: str = "") -> str:
         """Runs git as a developer does."""
         environment = {**os.environ, **_AUTHOR}
-        done = subprocess.run(["git", *arguments], cwd=folder, env=environment, check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, env=environment, check=True, capture_output=True, text=True, input=stdin
+        )
         return done.stdout.strip()
 
     def push(self, name: str, files: Mapping[str, str | bytes], *, branch: str = "main", message: str = "a change") -> str:

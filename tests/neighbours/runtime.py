@@ -83,6 +83,7 @@ class Runtime:
         variables: Mapping[str, str] | None = None,
         files: Mapping[str, bytes] | None = None,
         deployment_id: str = "",
+        project_id: str = "",
     ) -> str:
         """Applies a workload that runs app.py in this mode; its deployment id."""
         data = artifact_of({"app.py": APP.read_bytes(), **(files or {})})
@@ -98,7 +99,7 @@ class Runtime:
         sealed = self.sealer.seal_variables(self.sealer.new_data_key(), dict(variables or {}), {})
         workload = runtime_pb2.Workload(
             deployment_id=deployment_id or str(uuid.uuid4()),
-            project_id=str(uuid.uuid4()),
+            project_id=project_id or str(uuid.uuid4()),
             project_name="demo",
             team_id=str(uuid.uuid4()),
             environment="production",
@@ -146,7 +147,9 @@ def marked(prefix: str) -> set[int]:
     found = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("SHIPOFF_INSTANCE", "").startswith(prefix):
+            # bubblewrap's own two processes stand for the sandbox, not for the app.
+            alive = process.status() != psutil.STATUS_ZOMBIE and process.name() != "bwrap"
+            if alive and process.environ().get("SHIPOFF_INSTANCE", "").startswith(prefix):
                 found.add(process.pid)
     return found
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +13,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 MODE, *ARGUMENTS = sys.argv[1:]
+# Tells this run from every other; inside a sandbox they all have the same process number.
+RUN = secrets.token_hex(8)
+
+
+def looked(path: Path) -> str:
+    """What is there, as far as this app may see it."""
+    try:
+        if path.is_dir():
+            return " ".join(sorted(entry.name for entry in path.iterdir()))
+        if path.is_socket():
+            with socket.socket(socket.AF_UNIX) as dial:
+                dial.connect(str(path))
+            return "answers"
+        return path.read_text(errors="replace")
+    except OSError as error:
+        return type(error).__name__
+
+
+def environments() -> str:
+    """Those of every process in sight."""
+    return " ".join(looked(entry / "environ") for entry in Path("/proc").iterdir() if entry.name.isdigit())
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -23,7 +46,12 @@ class Handler(BaseHTTPRequestHandler):
             _, _, name, count = self.path.split("/")
             print("\n".join(f"{name} {number}" for number in range(int(count))), flush=True)
         status = 500 if self.path == "/unwell" else 200
-        body = f"pid {os.getpid()} uid {os.getuid()} HELLO={os.environ.get('HELLO', '')}".encode()
+        text = f"run {RUN} uid {os.getuid()} HELLO={os.environ.get('HELLO', '')}"
+        if self.path.startswith("/look/"):
+            text = looked(Path(self.path.removeprefix("/look")))
+        if self.path == "/environments":
+            text = environments()
+        body = text.encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -17,7 +17,8 @@ from shipoff.build.handlers import Bells, Builds, Transfers
 from shipoff.build.reconciler import Reconciler
 from shipoff.build.server import BuilderServer, BuildServer
 from shipoff.build.settings import BuildSettings
-from shipoff.common.config import address, load
+from shipoff.common import sandbox
+from shipoff.common.config import address, home, load
 from shipoff.common.lifecycle import looping
 from shipoff.common.objects import ObjectStore
 from shipoff.common.outbox import Outbox
@@ -87,10 +88,12 @@ def _workplace(settings: BuildSettings) -> Workplace:
         artifact_bytes=settings.artifact_bytes,
     )
     return Workplace(
-        folder=Path(settings.builds_folder),
+        folder=Path(settings.builds_folder).resolve(),
         address=settings.builder_address,
         environment=settings.passed_environment(),
         allow_hosts=settings.allowed_hosts,
         patience_s=settings.patience_s,
         limits=limits,
+        sandbox=sandbox.usable(settings.sandbox),
+        private=(home(), *ObjectStore.folders(settings.objects_url)),
     )

@@ -8,6 +8,7 @@ import os
 from pydantic import Field
 
 from shipoff.common.config import ServiceSettings, home, service_config
+from shipoff.common.sandbox import Mode
 
 _MIB = 1 << 20
 _GIB = 1 << 30
@@ -52,6 +53,8 @@ class BuildSettings(ServiceSettings):
     source_files: int = Field(default=100_000, gt=0, le=100_000)
     # A packed artifact.
     artifact_bytes: int = Field(default=2 * _GIB, gt=0)
+    # Steps run inside bubblewrap: "auto" where it works, "required" or the service does not start, "off".
+    sandbox: Mode = Field(default="auto", validation_alias="SHIPOFF_SANDBOX")
     # Connections to the database.
     pool_size: int = Field(default=5, ge=1)
 

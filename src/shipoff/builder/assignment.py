@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from shipoff.common.sandbox import Sandbox
 from shipoff.contracts.events.v1 import events_pb2
 
 # In the environment of everything that a build starts: names the attempt.
@@ -56,6 +57,8 @@ class Assignment:
     # Seconds without the service after which the build is given up.
     patience_s: float = 120.0
     limits: Limits = field(default_factory=Limits)
+    # What programs run inside; None: nothing.
+    sandbox: Sandbox | None = None
 
     @property
     def work_folder(self) -> Path:
@@ -71,6 +74,8 @@ class Assignment:
         """The opposite of to_json. Raises ValueError when it is cut short."""
         values = json.loads(text)
         values["limits"] = Limits(**values["limits"])
+        if values["sandbox"] is not None:
+            values["sandbox"] = Sandbox(**values["sandbox"])
         values["allow_hosts"] = tuple(values["allow_hosts"])
         return cls(**values)
 

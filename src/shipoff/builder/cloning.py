@@ -13,7 +13,8 @@ from pathlib import Path
 
 from shipoff.builder.assignment import source_error
 from shipoff.builder.confine import TenantFiles
-from shipoff.builder.programs import Program, Programs
+from shipoff.builder.enclosure import Program
+from shipoff.builder.programs import Programs
 from shipoff.builder.repository import Repository, addresses, check_ref, parse_url
 from shipoff.contracts.types.v1 import types_pb2
 

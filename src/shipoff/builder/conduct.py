@@ -31,7 +31,7 @@ async def conduct(assignment: Assignment) -> bool:
     """Builds, and delivers the outcome; whether it was delivered. Nothing of the build runs afterwards."""
     journal = Journal()
     files = TenantFiles(assignment.uid)
-    programs = Programs(journal, assignment.limits, uid=assignment.uid)
+    programs = Programs(journal, assignment)
     watch = Watch(programs, files, assignment.limits, assignment.work_folder)
     link = Link(assignment.address, assignment.token, journal, patience_s=assignment.patience_s)
     shop = Workshop(assignment, link, journal, programs, files, watch)

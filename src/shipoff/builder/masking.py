@@ -1,10 +1,14 @@
-"""Keeps the project's secrets out of its logs: plain, and encoded in base64 at any offset."""
+"""Keeps the project's secrets out of its logs: plain, and as tools write them (base64, hex, URLs, JSON, HTML, shells)."""
 
 from __future__ import annotations
 
 import base64
+import html
+import json
 import re
+import shlex
 from collections.abc import Iterable
+from urllib.parse import quote, quote_plus
 
 SHORTEST = 6
 MASK = "***"
@@ -40,15 +44,31 @@ class Masker:
 
 
 def _needles(secret: str) -> Iterable[str]:
-    """What gives a value away: itself, its lines where it has several, and what base64 makes of it."""
+    """What gives a value away: itself, its lines where it has several, and what tools make of them."""
     pieces = {secret, *(line.strip() for line in secret.splitlines())}
     for piece in pieces:
         if len(piece) >= SHORTEST:
             yield piece
-            yield from _encoded(piece.encode())
+            yield from _escaped(piece)
+            yield from _in_base64(piece.encode())
 
 
-def _encoded(value: bytes) -> Iterable[str]:
+def _escaped(value: str) -> Iterable[str]:
+    """The value in hex (RFC 4648, section 8), in a URL (RFC 3986, 2.1) or a form, and in a string of JSON, HTML or a shell."""
+    digits = value.encode().hex()
+    yield from (digits, digits.upper())
+    for encoded in (quote(value, safe=""), quote(value), quote_plus(value)):
+        yield from (encoded, re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), encoded))
+    for ascii_only in (True, False):
+        quoted = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
+        yield from (quoted, quoted.replace("/", "\\/"))
+    yield html.escape(value)
+    # What a shell's trace shows between its quotes, and what repr() of Python and inspect() of Node show between theirs.
+    yield shlex.quote(value)[1:-1] if shlex.quote(value) != value else value
+    yield repr(value)[1:-1]
+
+
+def _in_base64(value: bytes) -> Iterable[str]:
     """The characters that base64 shows of the value whatever stands before and after it (RFC 4648, section 4 and 5)."""
     for offset in range(3):
         whole = base64.b64encode(b"\0" * offset + value).decode().rstrip("=")

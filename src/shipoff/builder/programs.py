@@ -6,15 +6,14 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
 import psutil
 
-from shipoff.builder.assignment import Limits
+from shipoff.builder.assignment import Assignment
+from shipoff.builder.enclosure import Enclosure, Program
 from shipoff.builder.journal import Journal
 from shipoff.builder.lines import LineSplitter
 from shipoff.common.processes import moves
@@ -56,22 +55,13 @@ class _Pipe:
             os.close(self._read)
 
 
-@dataclass(frozen=True)
-class Program:
-    """What to run, where, and what it sees."""
-
-    argv: Sequence[str]
-    folder: Path
-    environment: Mapping[str, str]
-
-
 class Programs:
     """Starts programs, and knows everything that came of them."""
 
-    def __init__(self, journal: Journal, limits: Limits, *, uid: int | None) -> None:
+    def __init__(self, journal: Journal, assignment: Assignment) -> None:
         self._journal = journal
-        self._limits = limits
-        self._account: dict[str, object] = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
+        self._limits = assignment.limits
+        self._enclosure = Enclosure(assignment)
         self._awaited: set[int] = set()
         # While above zero there may be a child whose id is not known yet.
         self._starting = 0
@@ -90,7 +80,7 @@ class Programs:
                     asyncio.create_task(self._read(await err.reader(), "stderr")),
                 ]
                 try:
-                    code = await process.wait()
+                    code = self._enclosure.exit_code(await process.wait())
                     # What still runs in the background would hold the pipes open.
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.killpg(process.pid, signal.SIGKILL)
@@ -112,16 +102,10 @@ class Programs:
         """A child of the tenant's account in a session of its own; nobody but asyncio waits for it."""
         self._starting += 1
         try:
-            process = await asyncio.create_subprocess_exec(
-                *program.argv,
-                cwd=program.folder,
-                env=dict(program.environment),
-                stdin=DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
-                **self._account,  # type: ignore[arg-type]  # Popen's own keywords
-            )
+            with self._enclosure.around(program) as (argv, options):
+                process = await asyncio.create_subprocess_exec(
+                    *argv, stdin=DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True, **options
+                )
             self._awaited.add(process.pid)
         finally:
             self._starting -= 1

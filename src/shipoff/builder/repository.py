@@ -69,7 +69,7 @@ def check_ref(ref: str) -> str:
         or ref.endswith(("/", ".", ".lock"))
         or any(part in ref for part in ("..", "@{", "//", "/.", ".lock/"))
         or ref == "@"
-        or any(character in ' ~^:?*[\\"' or ord(character) < 0x20 or ord(character) == 0x7F for character in ref)
+        or any(character in " ~^:?*[\\" or ord(character) < 0x20 or ord(character) == 0x7F for character in ref)
     )
     if wrong:
         raise source_error(f"{ref[:80]!r} is not the name of a branch, a tag or a commit")

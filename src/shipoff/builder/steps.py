@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shipoff.builder.assignment import MARK, Assignment, BuildError, Kind
+from shipoff.builder.enclosure import Program
 from shipoff.builder.journal import Journal
-from shipoff.builder.programs import Program, Programs
+from shipoff.builder.programs import Programs
 from shipoff.builder.watch import Watch, machine_kills
 from shipoff.contracts.types.v1 import types_pb2
 

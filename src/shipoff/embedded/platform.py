@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shipoff.common import config
 from shipoff.common.errors import InvalidInput
+from shipoff.common.sandbox import Mode
 from shipoff.common.sealing import KEY_BYTES
 from shipoff.embedded.layout import Account, Layout, backing_account, write_private
 from shipoff.embedded.postgres import SERVICES, SUPERUSER, database_url
@@ -43,6 +44,10 @@ class PlatformSettings(BaseSettings):
     github_webhook_secret: SecretStr = SecretStr("")
     # Whoever has it makes the first owner, once.
     setup_token: SecretStr = SecretStr("")
+    # s3://bucket/prefix keeps uploads and artifacts there; else they are files of the data folder.
+    objects_url: str = ""
+    # Builds and apps run inside bubblewrap where it works ("auto"), always ("required") or never ("off").
+    sandbox: Mode = "auto"
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ def establish(layout: Layout) -> Platform:
         # A platform that is stopped leaves nothing running; its next start builds again.
         "SHIPOFF_BUILD_KEEP_BUILDERS": "false",
         "SHIPOFF_REDIS_URL": redis_url(layout, passwords["valkey"]),
-        "SHIPOFF_OBJECTS_URL": f"file://{layout.home / 'objects'}",
+        "SHIPOFF_OBJECTS_URL": _objects_url(chosen, layout),
         **{f"SHIPOFF_{name.upper()}_DATABASE_URL": database_url(layout, name, passwords[name]) for name in SERVICES},
     }
     _write_settings(layout, values)
@@ -109,6 +114,11 @@ def establish(layout: Layout) -> Platform:
         setup_token=setup_token,
         passwords=passwords,
     )
+
+
+def _objects_url(chosen: PlatformSettings, layout: Layout) -> str:
+    """A bucket that was chosen; a folder moves with the data folder."""
+    return chosen.objects_url if chosen.objects_url.startswith("s3://") else f"file://{layout.home / 'objects'}"
 
 
 def _kept_secret(layout: Layout, name: str, fresh: str) -> str:

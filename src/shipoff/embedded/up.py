@@ -10,14 +10,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 
-from shipoff.common import config, postgres
+from shipoff.common import config, postgres, sandbox
 from shipoff.common.errors import ShipoffError
 from shipoff.embedded import checks, process, services, welcome
 from shipoff.embedded.caddy import Caddy
 from shipoff.embedded.layout import Layout, backing_account, prepare
 from shipoff.embedded.lock import locked
 from shipoff.embedded.options import Options
-from shipoff.embedded.platform import Platform, establish
+from shipoff.embedded.platform import Platform, establish, settings
 from shipoff.embedded.postgres import SERVICES as STORING
 from shipoff.embedded.postgres import Postgres
 from shipoff.embedded.progress import Report, explained
@@ -86,7 +86,19 @@ async def _prepared(stack: AsyncExitStack, report: Report) -> Platform:
         ended = await process.end_leftovers(layout.run)
         checks.check_port(platform.http_port, account)
         step.note = f"{layout.home}, ended an earlier {', '.join(ended)}" if ended else str(layout.home)
+    with report.step("Sandbox") as step:
+        step.note, step.skipped = await asyncio.to_thread(_sandbox)
     return platform
+
+
+def _sandbox() -> tuple[str, bool]:
+    """What keeps builds and apps apart, and whether that is nothing. Raises PreconditionFailed where it is required."""
+    mode = settings().sandbox
+    if sandbox.usable(mode):
+        return "bubblewrap: builds and apps see their own files and processes only", False
+    if mode == "off":
+        return "none (SHIPOFF_SANDBOX=off): deploy trusted code only", True
+    return f"none ({sandbox.bubblewrap()[1]}): deploy trusted code only\n→ {sandbox.REMEDY}", True
 
 
 async def _start_servers(stack: AsyncExitStack, platform: Platform, report: Report) -> None:

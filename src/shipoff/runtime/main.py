@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from shipoff.common import config
+from shipoff.common import config, sandbox
 from shipoff.common.objects import ObjectStore
 from shipoff.common.outbox import Outbox
 from shipoff.common.postgres import Database, migrate
@@ -16,6 +16,7 @@ from shipoff.common.sealing import Sealer
 from shipoff.common.streams import RUNTIME_EVENTS, Streams
 from shipoff.contracts.runtime.v1 import runtime_pb2_grpc
 from shipoff.runtime.adapters.agent import AgentOptions, LogAgent
+from shipoff.runtime.adapters.enclosure import sandbox_for
 from shipoff.runtime.adapters.postgres import PostgresStore
 from shipoff.runtime.adapters.process import ProcessDriver, ProcessOptions
 from shipoff.runtime.adapters.release import Releases
@@ -80,8 +81,10 @@ async def running(settings: RuntimeSettings | None = None, *, policy: Policy | N
 
 def _driver(settings: RuntimeSettings, objects: ObjectStore, *, wake: Callable[[str], None]) -> ProcessDriver:
     folder = Path(settings.apps_folder) if settings.apps_folder else config.home() / "apps"
+    private = (config.home(), folder, *ObjectStore.folders(settings.objects_url))
     options = ProcessOptions(
         folder=folder.resolve(),
+        sandbox=sandbox_for(sandbox.usable(settings.sandbox), settings.search_path, private),
         first_port=settings.first_port,
         last_port=settings.last_port,
         max_processes=settings.max_processes,

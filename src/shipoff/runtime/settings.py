@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from shipoff.common.config import ServiceSettings, service_config
+from shipoff.common.sandbox import Mode
 
 
 class RuntimeSettings(ServiceSettings):
@@ -28,5 +29,7 @@ class RuntimeSettings(ServiceSettings):
     grace_s: float = 10.0
     # Output that could not be shipped yet; beyond it the oldest is dropped and counted.
     unshipped_log_bytes: int = 64 << 20
+    # Apps run inside bubblewrap: "auto" where it works, "required" or the service does not start, "off".
+    sandbox: Mode = Field(default="auto", validation_alias="SHIPOFF_SANDBOX")
     # Where apps find interpreters: the platform's own search path, without the platform's own environment.
     search_path: str = Field(default="/usr/local/bin:/usr/bin:/bin", validation_alias="PATH")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -58,6 +59,10 @@ def test_it_goes_live_signs_in_stops_and_survives_a_kill(stopped_after: Layout, 
     layout = stopped_after
     first = _shipoff("up", "--detach", "--no-sample")
     assert first.returncode == 0, first.stdout + first.stderr
+    # Kept apart, or told that they are not.
+    assert re.search(
+        r"^(✓ Sandbox .* bubblewrap: |- Sandbox .* none \(.*\): deploy trusted code only)", first.stdout, re.MULTILINE
+    )
     for step in ("Data folder", "PostgreSQL", "Valkey", "Caddy", "Migrations", "Services", "Sign-in"):
         assert f"✓ {step}" in first.stdout
     assert f"Live: http://localhost:{free_port}" in first.stdout

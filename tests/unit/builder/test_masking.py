@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import base64
+import html
+import json
+import re
+import shlex
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
@@ -35,6 +40,41 @@ def test_base64_shows_nothing_of_it_at_any_offset(before, after, encode):
     # What is left holds at most the characters that the neighbours share, three at each end.
     assert "***" in masked
     assert len(shown) <= len(encoded) - (len(secret) * 4 // 3 - 6)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda secret: secret.encode().hex(),
+        lambda secret: f"0x{secret.encode().hex().upper()}",
+        lambda secret: f"https://user:{quote(secret, safe='')}@example.com/",
+        lambda secret: f"?token={quote_plus(secret)}&x=1",
+        lambda secret: f"?token={quote(secret, safe='').lower()}",
+        lambda secret: json.dumps({"token": secret}),
+        lambda secret: json.dumps({"token": secret}, ensure_ascii=False),
+        lambda secret: json.dumps(secret).replace("/", "\\/"),
+        lambda secret: f"<b>{html.escape(secret)}</b>",
+        lambda secret: f"+ curl -H {shlex.quote(secret)}",
+        lambda secret: repr({"token": secret}),
+    ],
+    ids=["hex", "HEX", "URL", "form", "url in small letters", "JSON", "JSON of UTF-8", "JSON of PHP", "HTML", "sh -x", "repr"],
+)
+@pytest.mark.parametrize("secret", ["s3cr3t/with+signs&spaces and=more", 'quo"ted\\and<b>"', "it's zürich", "plain-value-123"])
+def test_a_secret_is_masked_as_tools_write_it(secret, write):
+    masked = Masker([secret]).mask(write(secret))
+    assert "***" in masked
+    for word in re.findall("[a-z0-9]{5,}", secret):
+        assert word not in masked.lower()
+    assert secret.encode().hex() not in masked.lower()
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_an_encoded_secret_that_arrives_in_pieces_is_masked(size):
+    secret = "s3cr3t/with+signs"
+    written = f"a {quote(secret, safe='')} b {secret.encode().hex()} c {base64.b64encode(secret.encode()).decode()}\n".encode()
+    splitter = LineSplitter(Masker([secret]))
+    lines = [line for at in range(0, len(written), size) for line in splitter.feed(written[at : at + size])]
+    assert re.sub(r"\*+[A-Za-z0-9=]{0,3}", "***", " ".join(lines)) == "a *** b *** c ***"
 
 
 def test_each_line_of_a_key_is_masked():

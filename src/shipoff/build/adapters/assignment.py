@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from shipoff.common.sandbox import Sandbox
+
 # In the environment of everything that a build starts: names the attempt.
 MARK = "SHIPOFF_BUILD"
 
@@ -41,6 +43,8 @@ class Assignment:
     allow_hosts: tuple[str, ...]
     patience_s: float
     limits: Limits
+    # None: steps run without.
+    sandbox: Sandbox | None = None
 
     def to_json(self) -> str:
         """What goes to the builder's standard input."""

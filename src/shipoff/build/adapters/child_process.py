@@ -20,11 +20,12 @@ from typing import Any
 import psutil
 
 from shipoff.build.adapters.assignment import MARK, Assignment, Limits
-from shipoff.build.adapters.machine import Marks, Tools, came_of, find_tools, is_alive, look_as, started_at
+from shipoff.build.adapters.machine import PROGRAMS, Marks, Tools, came_of, find_tools, is_alive, look_as, started_at
 from shipoff.build.domain import Process, Ref
 from shipoff.common.accounts import tenant_uid
 from shipoff.common.errors import Exhausted
 from shipoff.common.processes import moves
+from shipoff.common.sandbox import Sandbox, hidden_folders, shown_folders
 
 _KILL_ROUNDS = 100
 _KILL_PAUSE_S = 0.02
@@ -44,6 +45,10 @@ class Workplace:
     allow_hosts: tuple[str, ...]
     patience_s: float
     limits: Limits
+    # bubblewrap; empty: steps run without.
+    sandbox: str = ""
+    # Folders of the platform's that no step sees, besides `folder`.
+    private: tuple[Path, ...] = ()
 
 
 class ChildProcessLauncher:
@@ -85,6 +90,7 @@ class ChildProcessLauncher:
             folder.chmod(0o711)
         work = _owned(self._folder(ref) / "tree", uid)
         caches = _owned(self._place.folder / "caches" / project_id, uid)
+        environment = self._environment(tenants=uid is not None)
         return Assignment(
             address=self._place.address,
             token=token,
@@ -93,11 +99,19 @@ class ChildProcessLauncher:
             caches=str(caches),
             uid=uid,
             path=self._tools.path,
-            environment=self._environment(tenants=uid is not None),
+            environment=environment,
             allow_hosts=self._place.allow_hosts,
             patience_s=self._place.patience_s,
             limits=self._place.limits,
+            sandbox=self._sandbox(self._tools.path, environment),
         )
+
+    def _sandbox(self, path: str, environment: Mapping[str, str]) -> Sandbox | None:
+        """Nothing of the platform's or of anybody's home is there but the tools that steps need."""
+        if not self._place.sandbox:
+            return None
+        hidden = hidden_folders((self._place.folder, *self._place.private))
+        return Sandbox(self._place.sandbox, hidden, shown_folders(hidden, path, PROGRAMS, environment.values()))
 
     def _environment(self, *, tenants: bool) -> dict[str, str]:
         """What is passed on, and the operator's npm settings where builds can read them."""

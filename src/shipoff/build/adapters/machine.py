@@ -21,6 +21,8 @@ _OLDEST = (3, 11)
 _NEWEST = 20
 _USUAL = ("/usr/local/bin", "/usr/bin", "/bin")
 _WANTED = ("node", "npm", "pnpm", "yarn", "bun", "git")
+# What may be installed somewhere else than where PATH finds it.
+PROGRAMS = (*_WANTED, "python3", "uv")
 _ASK_S = 10
 
 

@@ -1,6 +1,8 @@
 """Becomes a tenant's program: drops every privilege, sets limits, executes. A script with no imports of the platform's.
 
-    python -I -S launch.py <uid or -> <open files> <processes or -> -- <argv…>
+    python -I -S launch.py <uid or -> <open files> <processes or -> <before> -- <argv…>
+
+`before` of the arguments are a sandbox's, which comes before the tenant's own program.
 
 A script of its own because what a child does between fork and exec must not run in a process with threads.
 """
@@ -8,6 +10,7 @@ A script of its own because what a child does between fork and exec must not run
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import signal
@@ -38,13 +41,19 @@ def drop_privileges(uid: str) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def _on_path(program: str) -> bool:
-    return any(os.path.exists(f"{folder}/{program}") for folder in os.get_exec_path())  # noqa: PTH110 - before pathlib's import
+def _is_there(program: str) -> bool:
+    places = [program] if "/" in program else [f"{folder}/{program}" for folder in os.get_exec_path()]
+    return any(os.path.exists(place) for place in places)  # noqa: PTH110 - before pathlib's import
+
+
+def _refuse(program: str, reason: str) -> None:
+    sys.stderr.write(f"cannot start {program!r}: {reason}\n")
 
 
 def main(arguments: list[str]) -> int:
     """Does not return when all goes well; else the exit code a shell would give."""
-    uid, files, processes, _, *argv = arguments
+    uid, files, processes, before, _, *argv = arguments
+    program = argv[int(before)]
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_NOFILE, int(files))
     if processes != "-":
@@ -55,14 +64,14 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     os.umask(0o022)
+    if not _is_there(program):
+        # Asked before: a folder of PATH that is closed to this account makes it look like a refusal.
+        _refuse(program, os.strerror(errno.ENOENT) if "/" in program else "no such program in PATH")
+        return _NOT_FOUND
     try:
         os.execvpe(argv[0], argv, os.environ)  # noqa: S606 - without a shell, as it has to be
     except OSError as error:
-        if "/" not in argv[0] and not _on_path(argv[0]):
-            # A folder of PATH that is closed to this account makes it look like a refusal.
-            sys.stderr.write(f"cannot start {argv[0]!r}: no such program in PATH\n")
-            return _NOT_FOUND
-        sys.stderr.write(f"cannot start {argv[0]!r}: {error.strerror}\n")
+        _refuse(argv[0], str(error.strerror))
         return _NOT_FOUND if isinstance(error, FileNotFoundError) else _CANNOT_EXECUTE
 
 

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -26,9 +27,11 @@ from shipoff.common.accounts import tenant_uid
 from shipoff.common.errors import Exhausted, InvalidInput, Unavailable
 from shipoff.common.failpoints import crossing
 from shipoff.common.lifecycle import looping
+from shipoff.common.sandbox import Sandbox, exit_code
 from shipoff.common.sealing import Sealer
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.runtime.adapters import launch, probes, proctable
+from shipoff.runtime.adapters.enclosure import OWN_PROCESSES, Enclosed, enclosed, group_to_ask, is_monitor
 from shipoff.runtime.adapters.logfiles import LogFiles
 from shipoff.runtime.adapters.release import Releases
 from shipoff.runtime.adapters.sessions import MARK, alone, end, exit_words, send
@@ -54,6 +57,8 @@ class ProcessOptions:
     last_port: int = 29999
     max_processes: int = 256
     search_path: str = "/usr/local/bin:/usr/bin:/bin"
+    # What instances run inside; None: nothing.
+    sandbox: Sandbox | None = None
 
 
 @dataclass
@@ -68,6 +73,8 @@ class _Run:
     exit: str | None = None
     memory_bytes: int = 0
     excess: str = ""
+    # The process is bubblewrap's monitor, and the app is below it.
+    enclosed: bool = False
 
 
 class ProcessDriver:
@@ -112,18 +119,18 @@ class ProcessDriver:
 
     def _adopt_all(self) -> None:
         """Finds instances of an earlier life of the platform by their mark; followers without their leader are ended."""
-        leaders: dict[InstanceKey, _Run] = {}
-        others: list[tuple[InstanceKey, int]] = []
+        families: dict[InstanceKey, list[proctable.Entry]] = defaultdict(list)
         for entry, value in proctable.marked(MARK, self._mark):
             key = _parse_mark(value, self._mark)
-            if key is not None and entry.session == entry.pid:
-                leaders[key] = _Run(entry.pid, entry.started)
-            elif key is not None:
-                others.append((key, entry.pid))
-        for key, pid in others:
-            if key not in leaders:
-                send(pid, signal.SIGKILL)
-        self._runs.update(leaders)
+            if key is not None:
+                families[key].append(entry)
+        for key, family in families.items():
+            leader = _leader(family)
+            if leader is not None:
+                self._runs[key] = _Run(leader.pid, leader.started, enclosed=is_monitor(leader.pid))
+                continue
+            for entry in family:
+                send(entry.pid, signal.SIGKILL)
 
     def is_running(self, key: InstanceKey) -> bool:
         """Whether the run lives."""
@@ -167,21 +174,22 @@ class ProcessDriver:
         self, workload: Workload, key: InstanceKey, command: Sequence[str], environment: Mapping[str, str], folder: Path
     ) -> _Run:
         uid = tenant_uid(workload.project_id)
-        limits = [str(_OPEN_FILES), "-" if uid is None else str(_ACCOUNT_PROCESSES)]
-        script = [sys.executable, "-I", "-S", launch.__file__, "-" if uid is None else str(uid), *limits, "--"]
+        own = self._releases.of(workload.deployment_id)
         stdout, stderr = self._logs.create(workload, key, uid)
         try:
-            child = subprocess.Popen(
-                [*script, *command], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, cwd=folder,
-                env=dict(environment), start_new_session=True,
-            )  # fmt: skip
+            with enclosed(self._options.sandbox, command, environment, own=own, folder=folder) as around:
+                child = subprocess.Popen(
+                    _launching(uid, around), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, cwd=folder,
+                    env=dict(around.environment), start_new_session=True, pass_fds=around.descriptors,
+                )  # fmt: skip
         except OSError as error:
             raise Unavailable(f"no process can be started: {error.strerror}", retry_after_s=5.0) from error
         finally:
             os.close(stdout)
             os.close(stderr)
         entry = proctable.entry(child.pid)
-        return _Run(child.pid, entry.started if entry else "", child, memory_bytes=workload.memory_bytes)
+        started, around_it = entry.started if entry else "", self._options.sandbox is not None
+        return _Run(child.pid, started, child, memory_bytes=workload.memory_bytes, enclosed=around_it)
 
     def _environment(self, workload: Workload, instance: Instance, folder: Path) -> dict[str, str]:
         """A clean base, the user's variables over it, and over both what the platform decides."""
@@ -274,7 +282,7 @@ class ProcessDriver:
         run = self._runs.get(key)
         if run is not None and _ending(run) is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(run.pid, signal.SIGTERM)
+                os.killpg(await asyncio.to_thread(group_to_ask, run.pid), signal.SIGTERM)
             crossing("instance terminated")
 
     async def kill(self, key: InstanceKey) -> None:
@@ -304,8 +312,9 @@ class ProcessDriver:
 
     def _excess(self, run: _Run, processes: proctable.Table) -> str:
         pids = proctable.tree(run.pid, run.started, processes)
-        if len(pids) > self._options.max_processes:
-            return f"too many processes: {len(pids)} of at most {self._options.max_processes}"
+        count = len(pids) - (OWN_PROCESSES if run.enclosed else 0)
+        if count > self._options.max_processes:
+            return f"too many processes: {count} of at most {self._options.max_processes}"
         resident = sum(processes[pid].rss_bytes for pid in pids)
         # Only where it looks too much: RSS counts shared pages several times, and the right figure costs more.
         if not run.memory_bytes or resident <= run.memory_bytes or proctable.proportional_bytes(pids) <= run.memory_bytes:
@@ -317,9 +326,23 @@ def _ending(run: _Run) -> str | None:
     """How the process ended, in words; None while it lives."""
     if run.child is not None:
         code = run.child.poll()
-        return None if code is None else exit_words(code)
+        return None if code is None else exit_words(exit_code(code) if run.enclosed else code)
     entry = proctable.entry(run.pid)
     return None if entry is not None and entry.started == run.started else "ended, how is not known"
+
+
+def _launching(uid: int | None, around: Enclosed) -> list[str]:
+    """The command that becomes this one under the tenant's account."""
+    account, processes = ("-", "-") if uid is None else (str(uid), str(_ACCOUNT_PROCESSES))
+    script = [sys.executable, "-I", "-S", launch.__file__]
+    return [*script, account, str(_OPEN_FILES), processes, str(around.before), "--", *around.argv]
+
+
+def _leader(family: Sequence[proctable.Entry]) -> proctable.Entry | None:
+    """Of the processes of one run the one that it began with: members may have made sessions of their own."""
+    pids = {one.pid for one in family}
+    tops = [one for one in family if one.session == one.pid and one.parent not in pids]
+    return min(tops, key=lambda one: (float(one.started), one.pid), default=None)
 
 
 def _parse_mark(value: str, prefix: str) -> InstanceKey | None:
