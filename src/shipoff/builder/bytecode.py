@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shipoff.builder.assignment import Assignment
-from shipoff.builder.programs import Program, Programs
+from shipoff.builder.enclosure import Program
+from shipoff.builder.programs import Programs
 from shipoff.builder.steps import base_environment
 
 _INTERPRETER = Path(".venv") / "bin" / "python"
