@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shipoff.cli import credentials
-from shipoff.cli.errors import Failure, UsageFailure
+from shipoff.cli.errors import UsageFailure
 from shipoff.cli.output import Output, ago
 from shipoff.cli.parsing import Group, Verb
 from shipoff.cli.verb import JsonOption, signed_in, verb
@@ -131,12 +131,13 @@ def revoke_token(token_id: Annotated[str, typer.Argument(metavar="ID")], as_json
 
 
 def team_id(api: Api, wanted: str | None) -> str:
-    """A team's id. Raises Failure when it is not clear which."""
+    """A team's id. Raises UsageFailure when it is not clear which."""
     teams: list[Json] = api.get("/v1/me")["teams"]
     matching = [team for team in teams if wanted is None or wanted in (team["id"], team["name"])]
     if len(matching) != 1:
         known = ", ".join(team["name"] for team in teams) or "none"
-        raise Failure(f"it is not clear which team is meant; yours: {known}", field="--team", remedy="name it with --team NAME")
+        message = f"you are in no team {wanted}" if wanted else "it is not clear which team is meant"
+        raise UsageFailure(f"{message}; yours: {known}", field="--team", remedy="name one with --team NAME")
     return str(matching[0]["id"])
 
 

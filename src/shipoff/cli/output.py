@@ -19,7 +19,7 @@ from shipoff.cli.errors import Failure
 from shipoff.cli.terminal import safe
 from shipoff.common.amounts import counted, size
 
-__all__ = ["Output", "ago", "counted", "duration", "moment", "report", "size"]
+__all__ = ["Output", "ago", "counted", "duration", "error_line", "moment", "report", "size"]
 
 _STATE_COLOURS = {"production": typer.colors.GREEN, "failed": typer.colors.RED, "inactive": typer.colors.BRIGHT_BLACK}
 
@@ -75,11 +75,16 @@ class Output:
         return _STATE_COLOURS.get(state, typer.colors.CYAN)
 
 
+def error_line(error: Failure) -> str:
+    """The error for programs: a JSON object on one line."""
+    content = {"message": error.message, "field": error.field, "remedy": error.remedy, "exit_code": int(error.code)}
+    return json.dumps({"error": content}, separators=(",", ":"))
+
+
 def report(error: Failure, *, as_json: bool) -> None:
     """Tells on standard error what went wrong, in which field, and what to do."""
     if as_json:
-        content = {"message": error.message, "field": error.field, "remedy": error.remedy, "exit_code": int(error.code)}
-        typer.echo(json.dumps({"error": content}, separators=(",", ":")), err=True)
+        typer.echo(error_line(error), err=True)
         return
     # An argument's name in the help (N, PATH) tells a person nothing that the message does not.
     says_more = error.field and not error.field.isupper() and error.field not in error.message

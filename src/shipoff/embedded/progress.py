@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +14,10 @@ from rich.console import Console
 from rich.status import Status
 
 from shipoff.cli.errors import Failure
-from shipoff.cli.output import Output, report
+from shipoff.cli.output import Output, error_line
 from shipoff.common.errors import ShipoffError
+
+_STDERR = 2
 
 
 @dataclass(frozen=True)
@@ -107,9 +110,14 @@ class Terminal:
 class JsonLines:
     """Writes events for programs, one a line; an error to standard error, as the client's verbs do."""
 
+    def __init__(self) -> None:
+        # Its own: a platform in the foreground has its log where standard error was.
+        self._errors = os.fdopen(os.dup(_STDERR), "w", encoding="utf-8")
+
     def __call__(self, event: Event) -> None:
         if event.kind == "refused":
-            report(Failure(event.text, remedy=event.note), as_json=True)
+            self._errors.write(error_line(Failure(event.text, remedy=event.note)) + "\n")
+            self._errors.flush()
             return
         Output(as_json=True).data(_message(event))
 

@@ -371,6 +371,13 @@ def test_init_writes_the_projects_name(platform: Platform) -> None:
     assert list(platform.projects) == ["renamed"]
 
 
+def test_a_project_is_made_in_the_team_that_is_named(platform: Platform) -> None:
+    assert "you are in no team nope; yours: main" in run("init", "--team", "nope", code=2).stderr
+    assert platform.projects == {}
+    run("init", "--team", "main")
+    assert platform.bodies[-1][2] == {"name": "my-app", "team_id": "t"}
+
+
 def test_list_walks_every_page(platform: Platform) -> None:
     for name in ("a", "b", "c"):
         platform.add_project(name)

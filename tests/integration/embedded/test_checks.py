@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -20,8 +21,8 @@ from shipoff.embedded.lock import holder, locked
 from shipoff.embedded.platform import establish
 
 
-def _up(**environment: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "shipoff", "up", "--no-sample"]
+def _up(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "shipoff", "up", "--no-sample", *options]
     return subprocess.run(argv, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -51,9 +52,12 @@ def test_a_wrong_setting_is_named(home: Path) -> None:
 
 def test_a_second_start_is_refused_and_names_the_first(layout: Layout) -> None:
     with locked(layout):
-        ended = _up()
+        ended, for_programs = _up(), _up("--json")
     assert ended.returncode == 1
     assert f"as process {os.getpid()}\n→ `make down` stops it" in ended.stdout
+    error = json.loads(for_programs.stderr)["error"]
+    assert (for_programs.returncode, error["exit_code"], error["remedy"]) == (1, 1, "`make down` stops it")
+    assert [json.loads(line)["state"] for line in for_programs.stdout.splitlines()] == ["begun", "failed"]
 
 
 def test_the_lock_ends_with_its_holder(layout: Layout) -> None:
