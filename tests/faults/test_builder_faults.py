@@ -95,7 +95,8 @@ async def test_a_builder_killed_while_it_clones_is_lost_at_once(yard, git_server
 async def test_a_builder_killed_in_a_step_leaves_no_process_behind(yard, eventually, step):
     command = {"argv": ["/bin/sh", "-c", "setsid sleep 600 & echo here; sleep 600"]}
     deployment = await yard.start({"app.json": plan_of(steps=[{"name": step, "commands": [command]}])})
-    await eventually(lambda: len(marked(deployment)) >= 3)
+    # Until a builder has started and come so far may take long on a busy machine; what follows its death may not.
+    await eventually(lambda: len(marked(deployment)) >= 3, timeout_s=60)
     (await builder_of(yard, eventually)).kill()
     await is_lost(yard, deployment)
     await nothing_left(yard, deployment, eventually)

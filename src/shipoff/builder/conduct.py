@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from shipoff.builder.assignment import Assignment, BuildError, Kind
-from shipoff.builder.confine import TenantFiles, hold_to_cores
+from shipoff.builder.confine import TenantFiles, hold_to_cores, stand_back
 from shipoff.builder.cpu import CpuBudget
 from shipoff.builder.journal import Journal
 from shipoff.builder.link import Link, Lost
@@ -69,6 +69,7 @@ async def _outcome(shop: Workshop, session: asyncio.Task[None]) -> build_pb2.Out
     shop.journal.masker = Masker(job.variables.values())
     if job.limits.memory_bytes:
         shop.watch.memory_limit = job.limits.memory_bytes
+    stand_back()
     hold_to_cores(job.limits.cpu_millis)
     shop.watch.cpu = CpuBudget(job.limits.cpu_millis, job.timeout_s)
     try:

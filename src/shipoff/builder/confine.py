@@ -38,7 +38,7 @@ _TASKS = 1024
 def confine(limits: Limits, *, uid: int | None) -> None:
     """Limits this process for good; what it starts inherits all of it.
 
-    No core files, no new privileges (setuid programs), no file beyond the disk limit, low priority; nobody can attach to
+    No core files, no new privileges (setuid programs), no file beyond the disk limit; nobody can attach to
     this process or read its memory; orphans of its children become its own.
     """
     if sys.platform == "linux":
@@ -56,6 +56,13 @@ def confine(limits: Limits, *, uid: int | None) -> None:
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     os.umask(0o022)
+
+
+def stand_back() -> None:
+    """From here on this thread and what it starts come behind the platform in priority.
+
+    Not before there is a job: a builder that has to wait for the processor until it can say hello holds up its slot.
+    """
     os.nice(_NICE)
 
 
