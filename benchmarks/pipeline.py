@@ -131,8 +131,6 @@ class Ours:
     ledger: Ledger
     pids: Mapping[str, int]
     secret: str
-    # The processes of the services that are measured.
-    processes: Sequence[int] = ()
     team: str = field(default_factory=new_id)
     # Deliveries that were told to come again: the pool was busy.
     sent_again: int = 0
@@ -183,7 +181,8 @@ class Peer:
         return one.id
 
 
-async def _until_reached(side: Side, ids: Sequence[str]) -> dict[str, float]:
+async def until_reached(side: Side, ids: Sequence[str]) -> dict[str, float]:
+    """When each reached PRODUCTION. Raises AssertionError when one was lost or took another way, SystemExit after a time."""
     deadline = time.monotonic() + _END_S
     while True:
         reached = await side.ledger.reached(ids)
@@ -210,7 +209,7 @@ async def burst(side: Side, count: int) -> Burst:
     before = {name: cpu_s(pid) for name, pid in side.pids.items()}
     started = time.time()
     ids = await asyncio.gather(*(side.send(one) for one in deliveries))
-    reached = await _until_reached(side, ids)
+    reached = await until_reached(side, ids)
     cpu_ms = {name: 1000 * (cpu_s(pid) - before[name]) / count for name, pid in side.pids.items()}
     return Burst(count / (max(reached.values()) - started), cpu_ms)
 
@@ -229,7 +228,7 @@ async def at_rate(side: Side, count: int, per_s: float) -> list[float]:
         return await side.send(deliveries[number]), due
 
     sent = dict(await asyncio.gather(*(send(number) for number in range(count))))
-    reached = await _until_reached(side, list(sent))
+    reached = await until_reached(side, list(sent))
     return [reached[deployment_id] - due for deployment_id, due in sent.items()]
 
 
@@ -255,12 +254,13 @@ async def _ready(condition: Callable[[], Awaitable[bool]], what: str) -> None:
 
 
 @asynccontextmanager
-async def our_side(made: Servers, options: argparse.Namespace) -> AsyncIterator[Ours]:
+async def our_side(
+    made: Servers, options: argparse.Namespace, services: Sequence[str] = ("project", "orchestrator")
+) -> AsyncIterator[Ours]:
     """Starts the services and their neighbours."""
     log = made.platform.layout.log
     room = {f"SHIPOFF_ORCHESTRATOR_{name}": str(value) for name, value in _ROOM.items()}
-    together_or_not = [["project"], ["orchestrator"]] if options.separate else [["project", "orchestrator"]]
-    processes: list[int] = []
+    together_or_not = [[name] for name in services] if options.separate else [list(services)]
     async with AsyncExitStack() as stack:
         pids = made.pids() | {"sender": os.getpid()}
         pids["neighbours"] = stack.enter_context(
@@ -270,15 +270,14 @@ async def our_side(made: Servers, options: argparse.Namespace) -> AsyncIterator[
             argv = [sys.executable, "-m", "shipoff", "serve", *names]
             name = " and ".join(names)
             pids[name] = stack.enter_context(child(argv, log=log / f"{'-'.join(names)}.log", env=room))
-            processes.append(pids[name])
             print(f"{name}: process {pids[name]}", flush=True)
-        for name in ("project", "orchestrator", "build", "runtime", "cdn"):
+        for name in (*services, "build", "runtime", "cdn"):
             await _ready(lambda name=name: serves(name), name)
         stub = ProjectServiceStub(await stack.enter_async_context(channel(config.address("project"))))
         database = await stack.enter_async_context(made.postgres.superuser("orchestrator"))
         secret = (made.platform.layout.secrets / "github-webhook-secret").read_text().strip()
         # Queued is no change of its own: the row is made in that state.
-        yield Ours(stub, Ledger(database, "to_state", 3), pids, secret, processes)
+        yield Ours(stub, Ledger(database, "to_state", 3), pids, secret)
 
 
 @asynccontextmanager

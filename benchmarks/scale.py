@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import time
@@ -20,14 +19,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
-import psutil
 from _measure import Comparison, Line, Round, compare, record, show
-from _parts import Servers, data_folder, servers
+from _parts import cpu_s, data_folder, servers
 from _past import fill
 from pipeline import Delivery, Ours, our_side, signed
 
 from shipoff.common.ids import new_id
 
+_SPENDERS = ("postgres", "project and orchestrator")
 _DATABASES = ("project", "orchestrator")
 # A connection reports what it touched at the end of a transaction, or when it has had nothing to do for ten seconds.
 _REPORTED_S = 11.0
@@ -53,7 +52,6 @@ class Side:
     """One of the two platforms."""
 
     projects: int
-    servers: Servers
     ours: Ours
     statistics: asyncpg.Connection
     # A delivery of each project that is pushed to.
@@ -62,9 +60,7 @@ class Side:
 
     def cpu_ms(self) -> float:
         """So far, of PostgreSQL with everything it has forked, and of the services."""
-        postmaster = self.servers.postgres.child
-        assert postmaster is not None
-        return _cpu_ms(postmaster.pid) + sum(_cpu_ms(pid) for pid in self.ours.processes)
+        return 1000 * sum(cpu_s(self.ours.pids[name]) for name in _SPENDERS)
 
     async def spent(self) -> Cost:
         """So far. The pages are those of ten seconds ago at the least."""
@@ -80,18 +76,6 @@ class Side:
             if time.monotonic() > deadline:
                 raise SystemExit("not all of it reached PRODUCTION within 120 s")
             await asyncio.sleep(0.2)
-
-
-def _cpu_ms(pid: int) -> float:
-    """Of a process, of its living children, and of those it has waited for."""
-    parent = psutil.Process(pid)
-    own = parent.cpu_times()
-    total = own.user + own.system + own.children_user + own.children_system
-    for child in parent.children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = child.cpu_times()
-            total += times.user + times.system
-    return total * 1000
 
 
 def again(one: Delivery, secret: str, number: int) -> Delivery:
@@ -122,7 +106,7 @@ async def platform(projects: int, options: argparse.Namespace) -> AsyncIterator[
             home = stack.enter_context(data_folder())
             made = await stack.enter_async_context(servers(home))
             ours = await stack.enter_async_context(our_side(made, options))
-        side = Side(projects, made, ours, await stack.enter_async_context(made.postgres.superuser()))
+        side = Side(projects, ours, await stack.enter_async_context(made.postgres.superuser()))
         side.pushed = await ours.prepare(options.deployments)
         project = await stack.enter_async_context(made.postgres.superuser("project"))
         await fill(project, ours.ledger.database, projects)

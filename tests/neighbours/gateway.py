@@ -56,6 +56,10 @@ class World:
     workloads: set[str] = field(default_factory=set)
     audit_is_away: bool = False
     identity_lists_nobody: bool = False
+    # Deliveries that are being received; they wait while it is closed.
+    receiving: int = 0
+    most_received_at_once: int = 0
+    receipt: asyncio.Event = field(default_factory=asyncio.Event)
     dead: list[worker_pb2.DeadEvent] = field(default_factory=list)
 
     def user(self, name: str, *memberships: tuple[str, int]) -> str:
@@ -294,7 +298,11 @@ class Projects(_Recording, project_pb2_grpc.ProjectServiceServicer):
         self.note(request)
         if request.signature != SIGNATURE:
             raise Unauthenticated("the signature is wrong")
-        repeated = len(self.world.asked("ReceiveWebhook")) > 1
+        repeated = sum(one.delivery_id == request.delivery_id for one in self.world.asked("ReceiveWebhook")) > 1
+        self.world.receiving += 1
+        self.world.most_received_at_once = max(self.world.most_received_at_once, self.world.receiving)
+        await self.world.receipt.wait()
+        self.world.receiving -= 1
         return project_pb2.ReceiveWebhookResponse(repeated=repeated, deployment_ids=[new_id()])
 
 
@@ -489,6 +497,7 @@ class Rig:
 async def a_gateway(folder: Path, *, without: tuple[str, ...] = (), **settings: Any) -> AsyncIterator[Rig]:
     """The gateway with these settings, over every service but those in `without`."""
     world = World()
+    world.receipt.set()
     world.project()
     socket = folder / "edge" / "gateway.sock"
 

@@ -41,7 +41,9 @@ async def conduct(assignment: Assignment) -> bool:
             delivery = asyncio.create_task(link.finish(outcome))
             await asyncio.wait({delivery, session}, return_when=asyncio.FIRST_COMPLETED)
             return delivery.done()
-        except Lost:
+        except Lost as error:
+            # The service puts a lost builder's last words into its own log.
+            sys.stderr.write(f"given up: {error}\n")
             return False
         finally:
             await programs.kill_all()

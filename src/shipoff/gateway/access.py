@@ -42,6 +42,11 @@ def admit_anonymous(connection: HTTPConnection) -> None:
     gateway_of(connection).anonymous.take(address_of(connection))
 
 
+def admit_delivery(connection: HTTPConnection) -> None:
+    """For webhooks. Raises Refused (429)."""
+    gateway_of(connection).deliveries.admit(address_of(connection))
+
+
 def principal_of(connection: HTTPConnection) -> Principal:
     """Who is calling, on a guarded route; a defect of ours (AttributeError) on any other."""
     principal: Principal = connection.state.principal

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import HTTPConnection
 
 from shipoff.gateway.clients import Clients
-from shipoff.gateway.limits import Buckets, Slots
+from shipoff.gateway.limits import Buckets, DeliveryRoom, Slots
 from shipoff.gateway.people import People
 from shipoff.gateway.settings import GatewaySettings
 
@@ -23,6 +23,7 @@ class Gateway:
     authenticator: Authenticator
     anonymous: Buckets
     failures: Buckets
+    deliveries: DeliveryRoom
     slots: Slots
     people: People
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from shipoff.gateway.problems import Refused
 
 _MOST_KEYS = 20_000
+# An ordinary delivery has some ten thousand bytes.
+_SMALL_BYTES = 256 << 10
+_LARGE_AT_ONCE = 8
 
 
 @dataclass
@@ -50,6 +54,30 @@ class Buckets:
         if bucket.level < 1:
             raise too_many("too many requests", self.wait_s(key))
         bucket.level -= 1
+
+
+class DeliveryRoom:
+    """Room for webhook deliveries: an address has a bucket of its own, and a burst waits in line instead of being refused.
+
+    Their senders cannot be known before their bodies are there, so that only a few large ones are held at one time.
+    """
+
+    def __init__(self, buckets: Buckets, *, at_once: int) -> None:
+        self._buckets = buckets
+        self._large, self._turns = asyncio.Semaphore(_LARGE_AT_ONCE), asyncio.Semaphore(at_once)
+
+    def admit(self, address: str) -> None:
+        """Raises Refused (429) for an address that sends without end."""
+        self._buckets.take(address)
+
+    def reading(self, size_bytes: int | None) -> AbstractAsyncContextManager[None]:
+        """Held while a body of this size, None where it is not known, is read and worked on."""
+        small = size_bytes is not None and size_bytes <= _SMALL_BYTES
+        return nullcontext() if small else self._large
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Held while a delivery is worked on."""
+        return self._turns
 
 
 class Slots:

@@ -12,7 +12,7 @@ from shipoff.gateway.app import create_app
 from shipoff.gateway.authentication import Authenticator
 from shipoff.gateway.clients import Clients, connected
 from shipoff.gateway.context import Gateway
-from shipoff.gateway.limits import Buckets, Slots
+from shipoff.gateway.limits import Buckets, DeliveryRoom, Slots
 from shipoff.gateway.people import People
 from shipoff.gateway.server import GatewayServer
 from shipoff.gateway.settings import GatewaySettings
@@ -29,6 +29,9 @@ def build(settings: GatewaySettings, clients: Clients) -> Gateway:
         authenticator=Authenticator(clients.identity, cache_s=settings.authentication_cache_s, users=users, failures=failures),
         anonymous=Buckets(per_s=settings.anonymous_per_s, burst=settings.anonymous_burst),
         failures=failures,
+        deliveries=DeliveryRoom(
+            Buckets(per_s=settings.webhook_per_s, burst=settings.webhook_burst), at_once=settings.webhooks_at_once
+        ),
         slots=Slots(each=settings.streams_per_user, in_all=settings.streams_in_all),
         people=People(clients, settings),
     )

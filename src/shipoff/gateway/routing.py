@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from shipoff.gateway.access import admit_anonymous, authenticate, bearer
+from shipoff.gateway.access import admit_anonymous, admit_delivery, authenticate, bearer
 from shipoff.gateway.bodies import with_json
 from shipoff.gateway.context import gateway_of
 
@@ -35,14 +35,14 @@ class OpenRoute(APIRoute):
         return handle
 
 
-class RawOpenRoute(APIRoute):
-    """Needs no token and reads its body itself; limited by address."""
+class DeliveryRoute(APIRoute):
+    """Is signed instead of having a token, and reads its body itself; limited by address, but for bursts."""
 
     def get_route_handler(self) -> _Handler:
         inner = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            admit_anonymous(request)
+            admit_delivery(request)
             return await inner(request)
 
         return handle
@@ -95,6 +95,11 @@ def guarded(tag: str, *, raw: bool = False, large: bool = False) -> APIRouter:
     return APIRouter(tags=[tag], route_class=route_class, dependencies=[Security(bearer)])
 
 
-def open_to_all(tag: str, *, raw: bool = False) -> APIRouter:
+def open_to_all(tag: str) -> APIRouter:
     """A router whose routes need none."""
-    return APIRouter(tags=[tag], route_class=RawOpenRoute if raw else OpenRoute)
+    return APIRouter(tags=[tag], route_class=OpenRoute)
+
+
+def signed(tag: str) -> APIRouter:
+    """A router for deliveries, which their signature tells of."""
+    return APIRouter(tags=[tag], route_class=DeliveryRoute)

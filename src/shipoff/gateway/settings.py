@@ -40,6 +40,11 @@ class GatewaySettings(ServiceSettings):
     user_burst: int = Field(default=200, ge=1)
     anonymous_per_s: float = Field(default=10, gt=0)
     anonymous_burst: int = Field(default=100, ge=1)
+    # Webhook deliveries, by address: those of a whole organisation come from a few, and a refused one is not sent again.
+    webhook_per_s: float = Field(default=100, gt=0)
+    webhook_burst: int = Field(default=2000, ge=1)
+    # So many are worked on at one time; the others wait in line.
+    webhooks_at_once: int = Field(default=64, ge=1)
     failures_per_s: float = Field(default=0.2, gt=0)
     failures_burst: int = Field(default=20, ge=1)
     # WebSockets that are open at the same time.

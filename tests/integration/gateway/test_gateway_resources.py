@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -328,6 +329,34 @@ async def test_a_delivery_without_the_right_signature_is_401(rig: Any, signature
         headers["X-Hub-Signature-256"] = signature
     answer = await rig.call("POST", "/webhooks/github", content=b"{not json", headers=headers)
     assert answer.status_code == 401
+
+
+def delivery(number: int) -> dict[str, str]:
+    return {"X-Hub-Signature-256": "sha256=" + "0" * 64, "X-GitHub-Event": "push", "X-GitHub-Delivery": f"d-{number}"}
+
+
+async def test_a_burst_of_deliveries_waits_in_line_and_none_is_refused(gateway_with: Any, eventually: Any) -> None:
+    async with gateway_with(webhooks_at_once=4) as rig:
+        rig.world.receipt.clear()
+        sending = [
+            asyncio.create_task(rig.call("POST", "/webhooks/github", content=b"{}", headers=delivery(number)))
+            for number in range(300)
+        ]
+        await eventually(lambda: rig.world.receiving == 4)
+        rig.world.receipt.set()
+        answers = await asyncio.gather(*sending)
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({request.delivery_id for request in rig.world.asked("ReceiveWebhook")}) == 300
+    assert rig.world.most_received_at_once == 4
+
+
+async def test_an_address_that_sends_deliveries_without_end_is_429(gateway_with: Any) -> None:
+    async with gateway_with(webhook_burst=3, webhook_per_s=0.01) as rig:
+        statuses = [
+            (await rig.call("POST", "/webhooks/github", content=b"{}", headers=delivery(number))).status_code
+            for number in range(5)
+        ]
+    assert statuses == [202, 202, 202, 429, 429]
 
 
 async def test_an_audit_log_that_is_away_gets_another_try_and_does_not_undo_the_change(rig: Any) -> None:

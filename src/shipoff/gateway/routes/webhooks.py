@@ -9,11 +9,11 @@ from fastapi import Header, Request, Response
 from shipoff.common.errors import InvalidInput, Unauthenticated
 from shipoff.contracts.project.v1 import project_pb2
 from shipoff.gateway.access import Platform
-from shipoff.gateway.bodies import whole
+from shipoff.gateway.bodies import declared_bytes, whole
 from shipoff.gateway.models.running import WebhookOut
-from shipoff.gateway.routing import open_to_all
+from shipoff.gateway.routing import signed
 
-router = open_to_all("webhooks", raw=True)
+router = signed("webhooks")
 
 _TIMEOUT_S = 10.0
 
@@ -34,17 +34,17 @@ async def github(
     if not x_github_event or not x_github_delivery:
         raise InvalidInput("X-GitHub-Event and X-GitHub-Delivery are needed", field="X-GitHub-Delivery")
     settings = gateway.settings
-    body = await whole(request, limit_bytes=settings.webhook_limit_bytes, timeout_s=settings.body_timeout_s)
-    answer = await gateway.clients.project.ReceiveWebhook(
-        project_pb2.ReceiveWebhookRequest(
+    limit_bytes = settings.webhook_limit_bytes
+    async with gateway.deliveries.reading(declared_bytes(request, limit_bytes)):
+        delivery = project_pb2.ReceiveWebhookRequest(
             provider="github",
             delivery_id=x_github_delivery,
             event=x_github_event,
             signature=x_hub_signature_256,
-            body=body,
-        ),
-        timeout=_TIMEOUT_S,
-    )
+            body=await whole(request, limit_bytes=limit_bytes, timeout_s=settings.body_timeout_s),
+        )
+        async with gateway.deliveries.turn():
+            answer = await gateway.clients.project.ReceiveWebhook(delivery, timeout=_TIMEOUT_S)
     if answer.repeated:
         response.status_code = 200
     return WebhookOut(
