@@ -6,21 +6,30 @@ import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import psutil
 
 
 @dataclass(frozen=True)
 class CpuBudget:
-    """The cores reserved for a build, for as long as it may take. Of no cores: all that it can get."""
+    """The cores that a build is held to, for as long as it may take. Of no cores: all that it can get.
+
+    A build that stays on its cores meets its deadline first: the sum ends those that left them.
+    """
 
     cpu_millis: int
     timeout_s: int
 
     @property
-    def seconds(self) -> float:
+    def cores(self) -> int:
+        """As many as were reserved, rounded up."""
+        return ceil(self.cpu_millis / 1000)
+
+    @property
+    def seconds(self) -> int:
         """In CPU seconds, of all processes together."""
-        return self.cpu_millis * self.timeout_s / 1000
+        return self.cores * self.timeout_s
 
     def exceeded(self, used_s: float) -> bool:
         """Whether that is more than there is."""

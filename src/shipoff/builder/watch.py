@@ -16,6 +16,7 @@ from shipoff.builder.assignment import BuildError, Kind, Limits
 from shipoff.builder.confine import TenantFiles
 from shipoff.builder.cpu import CpuBudget, CpuTally, sample
 from shipoff.builder.programs import Programs
+from shipoff.common.amounts import counted
 from shipoff.contracts.types.v1 import types_pb2
 
 _SAMPLE_S = 0.25
@@ -98,9 +99,9 @@ class Watch:
             return None
         return BuildError(
             Kind.BUILD_FAILURE_TIMEOUT,
-            f"{self.step or 'the build'} used more CPU than the {self.cpu.seconds:g} s that the build may use "
-            f"({self.cpu.cpu_millis / 1000:g} cores for {self.cpu.timeout_s} s; it used {used_s:.0f} s) and was ended: "
-            "have it do less at once, or deploy again, then as much is reserved as this build used",
+            f"{self.step or 'the build'} used more CPU than the {self.cpu.seconds} s that the build may use "
+            f"({counted(self.cpu.cores, 'core')} for {self.cpu.timeout_s} s; it used {used_s:.0f} s) and was ended: "
+            "have it stay on the cores that it is given, and do less at once",
             step=self.step,
         )
 
