@@ -84,6 +84,7 @@ class Runtime:
         files: Mapping[str, bytes] | None = None,
         deployment_id: str = "",
         project_id: str = "",
+        damage: bytes = b"",
     ) -> str:
         """Applies a workload that runs app.py in this mode; its deployment id."""
         data = artifact_of({"app.py": APP.read_bytes(), **(files or {})})
@@ -91,7 +92,7 @@ class Runtime:
         key = f"artifacts/{digest}"
 
         async def chunks() -> AsyncIterator[bytes]:
-            yield data
+            yield damage or data
 
         async with ObjectStore.open(self.objects_url) as objects:
             await objects.put_stream(key, chunks())

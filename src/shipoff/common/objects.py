@@ -19,7 +19,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shipoff.common.config import load
-from shipoff.common.errors import DataLoss, Exhausted, NotFound, Unavailable
+from shipoff.common.errors import DataLoss, NotFound, Unavailable
 
 CHUNK_BYTES = 1 << 20
 _CONNECT_S = 10.0
@@ -68,7 +68,8 @@ def _translated(key: str) -> Iterator[None]:
         raise Unavailable("the object store is too slow, or does not answer", retry_after_s=5.0) from error
     except (BaseError, OSError) as error:
         if any(sign in str(error) for sign in _NO_SPACE):
-            raise Exhausted("the object store is full", retry_after_s=30.0) from error
+            remedy = "free some room on its disk, then try again"
+            raise Unavailable("the object store's disk is full", retry_after_s=30.0, remedy=remedy) from error
         raise Unavailable(f"the object store does not answer: {error}", retry_after_s=2.0) from error
 
 

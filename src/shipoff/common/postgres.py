@@ -68,6 +68,8 @@ def translate(error: Exception) -> ShipoffError | None:
             return Unavailable("another transaction holds what this one needs", retry_after_s=1.0)
         if state == asyncpg.CharacterNotInRepertoireError.sqlstate:
             return InvalidInput("text with a NUL character cannot be stored")
+        if state == asyncpg.DiskFullError.sqlstate:
+            return Unavailable("the database's disk is full", retry_after_s=10.0, remedy="free some room on it, then try again")
         if state[:2] == "53":
             return Exhausted(f"the database is out of resources: {error.orig}", retry_after_s=5.0)
     if isinstance(error, (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError)):

@@ -36,11 +36,12 @@ _SIGNALS = 64
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A bubblewrap that works, the folders that are empty inside, and what of them is there all the same, read only."""
+    """A bubblewrap that works, the folders that are empty inside, and what is there all the same: read only, or as it is."""
 
     program: str
     hidden: tuple[str, ...]
     shown: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,8 @@ def arguments(sandbox: Sandbox, inside: Inside) -> list[str]:
         made += ["--tmpfs", hidden]
     for shown in sandbox.shown:
         made += ["--ro-bind-try", shown, shown]
-    for own in inside.writable:
-        made += ["--bind", str(own), str(own)]
+    for own in (*sandbox.shared, *map(str, inside.writable)):
+        made += ["--bind", own, own]
     # An empty folder that can be written would be memory that nobody counts.
     for hidden in ("/dev", *sandbox.hidden):
         made += ["--remount-ro", hidden]

@@ -84,7 +84,9 @@ def _driver(settings: RuntimeSettings, objects: ObjectStore, *, wake: Callable[[
     private = (config.home(), folder, *ObjectStore.folders(settings.objects_url))
     options = ProcessOptions(
         folder=folder.resolve(),
-        sandbox=sandbox_for(sandbox.usable(settings.sandbox), settings.search_path, private),
+        sandbox=sandbox_for(
+            sandbox.usable(settings.sandbox), settings.search_path, private=private, shared=settings.shared_folders
+        ),
         first_port=settings.first_port,
         last_port=settings.last_port,
         max_processes=settings.max_processes,

@@ -31,5 +31,8 @@ class RuntimeSettings(ServiceSettings):
     unshipped_log_bytes: int = 64 << 20
     # Apps run inside bubblewrap: "auto" where it works, "required" or the service does not start, "off".
     sandbox: Mode = Field(default="auto", validation_alias="SHIPOFF_SANDBOX")
+    # Folders of this machine that apps may write to as far as their accounts may, separated by commas; inside bubblewrap there
+    # are no others but their own.
+    shared_folders: str = ""
     # Where apps find interpreters: the platform's own search path, without the platform's own environment.
     search_path: str = Field(default="/usr/local/bin:/usr/bin:/bin", validation_alias="PATH")

@@ -28,7 +28,7 @@ def git_source(url: str, ref: str = "") -> types_pb2.Source:
     return types_pb2.Source(git=types_pb2.GitSource(url=url, ref=ref))
 
 
-@pytest.mark.parametrize("ref", ["main;curl${IFS}x|sh", "$(id)", "`id`", "a'b\"c"])
+@pytest.mark.parametrize("ref", ["main;curl${IFS}x|sh", "a'b\"c`id`$(id)"])
 async def test_a_branch_with_a_legal_but_strange_name_is_inert(yard, git_server, ref):
     git_server.push("app", {"app.json": plan_of("env")}, branch=ref)
     deployment = await yard.start(git_source(git_server.url("app"), ref))

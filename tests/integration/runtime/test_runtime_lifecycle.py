@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from neighbours.runtime import PYTHON, Ground, Runtime, http
+from neighbours.runtime import PYTHON, Ground, Runtime, artifact_of, http
 
 from shipoff.common.errors import InvalidInput, NotFound, PreconditionFailed
 from shipoff.contracts.events.v1.events_pb2 import WorkloadEndpointsChanged, WorkloadFailed, WorkloadReady, WorkloadStopped
@@ -270,6 +270,17 @@ async def test_a_damaged_artifact_is_refused_and_nothing_is_left(runtime, eventu
     assert "'../outside' leads outside" in failed.reason
     await eventually(lambda: not (runtime.apps / deployment).exists())
     assert not (runtime.apps / "outside").exists()
+
+
+async def test_an_artifact_that_is_not_what_its_digest_says_never_starts_and_the_old_version_serves_on(runtime, eventually):
+    old = await runtime.apply("serve")
+    (port,) = await ready_ports(runtime, old, eventually)
+    corrupted = await runtime.apply("serve", files={"note": b"new"}, damage=artifact_of({"app.py": b"evil"}))
+    (failed,) = await eventually(lambda: runtime.events(corrupted, WorkloadFailed))
+    assert "the artifact was damaged: it is not what its digest says" in failed.reason
+    assert not runtime.pids(corrupted)
+    await eventually(lambda: not (runtime.apps / corrupted).exists())
+    assert await http(port)
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", "x" * 100])

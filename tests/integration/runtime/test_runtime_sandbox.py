@@ -63,12 +63,15 @@ async def test_an_app_reads_no_files_environment_or_sockets_of_another_or_of_the
         assert seen[Path.home()] == []
 
 
-async def test_nothing_outside_its_own_folders_can_be_written_by_an_app(ground: Ground, eventually):
+async def test_nothing_outside_its_own_and_shared_folders_can_be_written_by_an_app(ground: Ground, shipoff_home, eventually):
+    shared = shipoff_home / f"shared-{uuid.uuid4().hex[:6]}"
+    shared.mkdir()
+    shared.chmod(0o777)
     script = (
         "import os, sys, http.server\n"
         "kept = []\n"
         "home = os.environ['HOME']\n"
-        "for place in ('/', '/etc', '/usr', '/tmp', '/var/tmp', '/dev', '/dev/shm', '/home', '/run', home, '.'):\n"
+        f"for place in ('{shared}', '/', '/etc', '/usr', '/tmp', '/var/tmp', '/dev', '/dev/shm', '/home', '/run', home, '.'):\n"
         "    try:\n"
         "        open(place + '/probe', 'w').close()\n"
         "        kept.append(place)\n"
@@ -77,7 +80,7 @@ async def test_nothing_outside_its_own_folders_can_be_written_by_an_app(ground: 
         "print('written:', *kept, flush=True)\n"
         "http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()\n"
     )
-    async with ground.runtime(sandbox="required") as runtime:
+    async with ground.runtime(sandbox="required", shared_folders=f"{shared}, /nowhere") as runtime:
         files = {"probe.py": script.encode()}
         deployment = await runtime.apply(processes={"web": ["python3", "probe.py", "$PORT"]}, files=files)
         await eventually(lambda: runtime.events(deployment, WorkloadReady))
@@ -86,7 +89,7 @@ async def test_nothing_outside_its_own_folders_can_be_written_by_an_app(ground: 
         async def told() -> str:
             return next((text for *_, text in await runtime.lines(deployment) if text.startswith("written:")), "")
 
-        assert await eventually(told) == f"written: /tmp /var/tmp /dev/shm {home} ."
+        assert await eventually(told) == f"written: {shared} /tmp /var/tmp /dev/shm {home} ."
         # /tmp is its own, and on the disk where it is counted.
         assert (runtime.apps / deployment / "tmp" / "probe").exists()
 

@@ -33,14 +33,16 @@ class Enclosed:
     descriptors: tuple[int, ...] = ()
 
 
-def sandbox_for(program: str, search_path: str, private: Iterable[Path]) -> sandbox.Sandbox | None:
-    """What apps run inside, where bubblewrap is this program; None where there is none."""
+def sandbox_for(program: str, search_path: str, *, private: Iterable[Path], shared: str = "") -> sandbox.Sandbox | None:
+    """What apps run inside, where bubblewrap is this program; None where there is none. `shared`: folders, with commas."""
     if not program:
         return None
     hidden = sandbox.hidden_folders(private)
     # Virtual environments lead to the interpreter that they were made with.
     path = os.pathsep.join([search_path, str(Path(sys.base_prefix) / "bin")])
-    return sandbox.Sandbox(program, hidden, sandbox.shown_folders(hidden, path, _PROGRAMS, ()))
+    shown = sandbox.shown_folders(hidden, path, _PROGRAMS, ())
+    folders = (Path(part.strip()) for part in shared.split(",") if part.strip())
+    return sandbox.Sandbox(program, hidden, shown, tuple(str(folder.resolve()) for folder in folders if folder.is_dir()))
 
 
 @contextmanager
