@@ -62,6 +62,8 @@ def deployment(row: Row) -> Deployment:
 
 def endpoints(stored: Any) -> tuple[Endpoint, ...]:
     """From the JSON column, whether the driver decodes it or not."""
+    if stored == "[]":
+        return ()
     items = json.loads(stored) if isinstance(stored, str) else stored
     return tuple(Endpoint(item["host"], item["port"]) for item in items)
 

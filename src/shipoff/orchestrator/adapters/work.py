@@ -17,7 +17,7 @@ from shipoff.orchestrator.adapters import admission, putting_back, routes, rows
 from shipoff.orchestrator.adapters.admission import Holding
 from shipoff.orchestrator.adapters.changes import Changes, artifact_key
 from shipoff.orchestrator.adapters.rows import COLUMNS
-from shipoff.orchestrator.admission import QueueEntry, Terms, Turns, is_waiting
+from shipoff.orchestrator.admission import QueueEntry, Terms, Turns
 from shipoff.orchestrator.domain import TERMINAL, Deployment, Instruction, Reserved, Resources, State
 from shipoff.orchestrator.records import Held, NewDeployment, Record, Task, Used, fence
 
@@ -347,7 +347,7 @@ class PostgresWork:
         return await admission.budget(self._tx, lock=True)
 
     async def waiting(self) -> Sequence[QueueEntry]:
-        return [entry for _, entry in await admission.entries(self._tx, self._terms) if is_waiting(entry)]
+        return [entry for _, entry in await admission.entries(self._tx, self._terms, waiting=True)]
 
     async def turns(self, team_ids: Sequence[str]) -> Turns:
         return await admission.turns(self._tx, team_ids)
