@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -34,7 +36,10 @@ _SESSION = {
 _UPGRADING = threading.Lock()
 _MIGRATION_LOCK = 7_305_802_114
 
-Row = sa.RowMapping
+# A row by column name.
+Row = Mapping[str, Any]
+# As sqlalchemy.text reads it: a name after one colon, not a cast's two.
+_PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
 
 
 def unnested(columns: Mapping[str, str]) -> str:
@@ -51,28 +56,34 @@ def arrays(columns: Iterable[str], rows: Sequence[Mapping[str, Any]]) -> dict[st
     return {name: [row[name] for row in rows] for name in columns}
 
 
+# What the driver says of a connection that broke, however it noticed.
+_AWAY = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresConnectionError)
+
+
 def translate(error: Exception) -> ShipoffError | None:
     """The error to raise instead of a driver's; None where it is a defect of ours."""
     if isinstance(error, PoolTimeout):
         return Unavailable("every database connection is in use", retry_after_s=1.0)
-    if isinstance(error, IntegrityError):
-        unique = getattr(error.orig, "sqlstate", "") == asyncpg.UniqueViolationError.sqlstate
-        detail = str(error.orig).splitlines()[0]
+    driver = error.orig if isinstance(error, DBAPIError) else error
+    state = getattr(driver, "sqlstate", "") or ""
+    # Class 23: a broken constraint, 08: connection, 57P: shutdown, 40: serialization or deadlock, 53: out of resources.
+    if state[:2] == "23":
+        unique = state == asyncpg.UniqueViolationError.sqlstate
+        detail = str(driver).splitlines()[0]
         return AlreadyExists(detail) if unique else PreconditionFailed(detail)
-    if isinstance(error, DBAPIError):
-        state = getattr(error.orig, "sqlstate", "") or ""
-        # Class 08: connection, 57P: shutdown, 40: serialization or deadlock, 53: out of resources.
-        if error.connection_invalidated or state[:2] in ("08", "40") or state[:3] == "57P":
-            return Unavailable(f"the database is away: {error.orig}")
-        if state == asyncpg.LockNotAvailableError.sqlstate:
-            return Unavailable("another transaction holds what this one needs", retry_after_s=1.0)
-        if state == asyncpg.CharacterNotInRepertoireError.sqlstate:
-            return InvalidInput("text with a NUL character cannot be stored")
-        if state == asyncpg.DiskFullError.sqlstate:
-            return Unavailable("the database's disk is full", retry_after_s=10.0, remedy="free some room on it, then try again")
-        if state[:2] == "53":
-            return Exhausted(f"the database is out of resources: {error.orig}", retry_after_s=5.0)
-    if isinstance(error, (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError)):
+    lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    if lost or state[:2] in ("08", "40") or state[:3] == "57P":
+        return Unavailable(f"the database is away: {driver}")
+    if state == asyncpg.LockNotAvailableError.sqlstate:
+        return Unavailable("another transaction holds what this one needs", retry_after_s=1.0)
+    if state == asyncpg.CharacterNotInRepertoireError.sqlstate:
+        return InvalidInput("text with a NUL character cannot be stored")
+    if state == asyncpg.DiskFullError.sqlstate:
+        return Unavailable("the database's disk is full", retry_after_s=10.0, remedy="free some room on it, then try again")
+    if state[:2] == "53":
+        return Exhausted(f"the database is out of resources: {driver}", retry_after_s=5.0)
+    # A ValueError is one of the statement's arguments, although the driver counts it among its own errors.
+    if isinstance(error, _AWAY) and not isinstance(error, ValueError):
         return Unavailable(f"the database is away: {error}")
     return None
 
@@ -90,48 +101,102 @@ async def _translated() -> AsyncIterator[None]:
         raise better from error
 
 
+@lru_cache(maxsize=1024)
+def _numbered(text: str) -> tuple[str, tuple[str, ...]]:
+    """A statement with `$1` … for `:name` …, as PostgreSQL's protocol has them, and the names in that order."""
+    names: list[str] = []
+
+    def number(match: re.Match[str]) -> str:
+        if match[1] not in names:
+            names.append(match[1])
+        return f"${names.index(match[1]) + 1}"
+
+    return _PARAMETER.sub(number, text), tuple(names)
+
+
+def _touched(status: str) -> int:
+    """The number of rows in a command's tag; none of a mere SELECT's."""
+    verb, _, count = status.rpartition(" ")
+    return int(count) if count.isdigit() and not verb.startswith("SELECT") else 0
+
+
+class _Session:
+    """A connection of the pool's. Text goes straight to the driver, which costs a quarter of the way through SQLAlchemy."""
+
+    def __init__(self, connection: AsyncConnection, driver: asyncpg.Connection) -> None:
+        self.connection = connection
+        self.driver = driver
+
+    async def all(self, statement: sa.Executable, parameters: Mapping[str, Any] | None) -> Sequence[Row]:
+        if not isinstance(statement, sa.TextClause):
+            return [dict(row) for row in (await self.connection.execute(statement, parameters)).mappings()]
+        query, names = _numbered(statement.text)
+        values = parameters or {}
+        # The driver's records are no mappings: they are equal to none.
+        return [dict(record) for record in await self.driver.fetch(query, *[values[name] for name in names])]
+
+    async def execute(
+        self, statement: sa.Executable, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+    ) -> int:
+        if not isinstance(statement, sa.TextClause):
+            return int((await self.connection.execute(statement, parameters)).rowcount)
+        query, names = _numbered(statement.text)
+        if isinstance(parameters, Sequence):
+            await self.driver.executemany(query, [[values[name] for name in names] for values in parameters])
+            return len(parameters)
+        values = parameters or {}
+        return _touched(await self.driver.execute(query, *[values[name] for name in names]))
+
+
 def _writes(statement: sa.Executable) -> bool:
-    """Whether the rows that it returns are rows that it changed."""
-    return isinstance(statement, sa.TextClause) and statement.text.startswith(("INSERT", "UPDATE", "DELETE"))
+    """Whether rows that it returns are rows that it changed."""
+    return isinstance(statement, sa.TextClause) and statement.text.lstrip().startswith(("INSERT", "UPDATE", "DELETE"))
+
+
+def _only(rows: Sequence[Row]) -> Row | None:
+    if len(rows) > 1:
+        raise LookupError(f"one row was expected, and there are {len(rows)}")
+    return rows[0] if rows else None
 
 
 class Transaction:
     """One transaction: everything in it happens, or nothing."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        self.connection = connection
+    def __init__(self, session: _Session) -> None:
+        self.connection = session.connection
+        self._session = session
         self._callbacks: list[Callable[[], None]] = []
         self._wrote = False
 
     async def execute(
         self, statement: sa.Executable, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     ) -> int:
-        """Runs a statement; the number of rows it touched."""
-        result = await self.connection.execute(statement, parameters)
-        self._wrote = self._wrote or result.rowcount > 0
-        return int(result.rowcount)
+        """Runs a statement; the number of rows it touched. With a sequence: once for each, and their number."""
+        touched = await self._session.execute(statement, parameters)
+        self._wrote = self._wrote or touched > 0
+        return touched
 
     async def all(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[Row]:
         """Every row, by column name."""
-        result = await self.connection.execute(statement, parameters)
-        rows = result.mappings().all()
+        rows = await self._session.all(statement, parameters)
         self._wrote = self._wrote or (bool(rows) and _writes(statement))
         return rows
 
     async def one_or_none(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Row | None:
         """The only row, or None. Raises when there are more."""
-        return (await self.connection.execute(statement, parameters)).mappings().one_or_none()
+        return _only(await self.all(statement, parameters))
 
     async def scalar(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Any:
         """The first column of the first row, or None."""
-        return await self.connection.scalar(statement, parameters)
+        rows = await self.all(statement, parameters)
+        return next(iter(rows[0].values())) if rows else None
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
         """A part that can fail without the rest: what raises out of the block is undone."""
         kept = len(self._callbacks)
         try:
-            async with self.connection.begin_nested():
+            async with self._session.driver.transaction():
                 yield
         except BaseException:
             del self._callbacks[kept:]
@@ -158,7 +223,6 @@ class Database:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._reads = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @classmethod
     @asynccontextmanager
@@ -170,6 +234,8 @@ class Database:
             max_overflow=0,
             pool_timeout=_POOL_WAIT_S,
             pool_pre_ping=False,
+            # Transactions are begun on the driver's connection, so that SQLAlchemy's statements and ours share one.
+            isolation_level="AUTOCOMMIT",
             connect_args={"command_timeout": _COMMAND_S, "server_settings": _SESSION},
         )
         try:
@@ -184,29 +250,46 @@ class Database:
         Raises Unavailable when the database is away or no connection gets free, AlreadyExists and
         PreconditionFailed for broken constraints.
         """
-        async with _translated():
-            async with self._engine.begin() as connection:
-                transaction = Transaction(connection)
+        async with self._session() as session:
+            async with session.driver.transaction():
+                transaction = Transaction(session)
                 yield transaction
                 transaction.crossing("before commit")
             transaction.crossing("after commit")
             transaction.committed()
 
     async def all(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[Row]:
-        """Reads every row outside any other transaction."""
-        async with self._reading() as connection:
-            return (await connection.execute(statement, parameters)).mappings().all()
+        """Every row of one statement, which is a transaction of its own: no BEGIN and COMMIT around it."""
+        async with self._session() as session:
+            return await session.all(statement, parameters)
 
     async def one_or_none(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Row | None:
-        """Reads the only row, or None."""
-        async with self._reading() as connection:
-            return (await connection.execute(statement, parameters)).mappings().one_or_none()
+        """The only row of such a statement, or None. Raises when there are more."""
+        return _only(await self.all(statement, parameters))
 
     @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[AsyncConnection]:
-        """A connection for one statement, which is a transaction of its own: no BEGIN and COMMIT around it."""
-        async with _translated(), self._reads.connect() as connection:
-            yield connection
+    async def _session(self) -> AsyncIterator[_Session]:
+        async with _translated(), self._engine.connect() as connection:
+            driver = await _driver_of(connection)
+            try:
+                yield _Session(connection, driver)
+            except (asyncio.CancelledError, asyncpg.InternalClientError):
+                # In the middle of a statement: where its protocol stands is not known.
+                await connection.invalidate()
+                raise
+            finally:
+                if driver.is_closed():
+                    await connection.invalidate()
+
+
+async def _driver_of(connection: AsyncConnection) -> asyncpg.Connection:
+    """The driver's own connection; a new one where the server has closed what the pool kept."""
+    driver = (await connection.get_raw_connection()).driver_connection
+    if driver is not None and driver.is_closed():
+        await connection.invalidate()
+        driver = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None  # the pool's connections have one
+    return cast(asyncpg.Connection, driver)
 
 
 def _upgrade(service: str, url: str) -> None:

@@ -134,6 +134,8 @@ async def built(work: Work, deployment_id: str, event: BuildSucceeded | BuildFai
 
 async def admit(store: Store, terms: Terms) -> int:
     """Grants slots to what waits, as far as the budget goes; how many."""
+    if not await store.is_waited():
+        return 0
     async with store.begin() as work:
         reserved = await work.lock_admission()
         waiting = await work.waiting()

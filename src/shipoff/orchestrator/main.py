@@ -26,6 +26,7 @@ from shipoff.orchestrator.adapters.services import Services
 from shipoff.orchestrator.adapters.work import Limits, Wakes
 from shipoff.orchestrator.performer import Performer, Terms
 from shipoff.orchestrator.reconciler import sweep
+from shipoff.orchestrator.records import Held
 from shipoff.orchestrator.server import Changes, DeploymentServer
 from shipoff.orchestrator.settings import OrchestratorSettings
 
@@ -46,7 +47,17 @@ async def running(settings: OrchestratorSettings | None = None) -> AsyncIterator
         outbox = Outbox(database, streams, producing=[DEPLOYMENT_PROGRESS])
         changes, wake_admission, wake_performer = Changes(), asyncio.Event(), asyncio.Event()
 
-        wakes = Wakes(changed=changes.notify, admission=wake_admission.set, performer=wake_performer.set)
+        def take(held: Sequence[Held]) -> None:
+            performer.take(held)
+
+        wakes = Wakes(
+            changed=changes.notify,
+            admission=wake_admission.set,
+            performer=wake_performer.set,
+            room=lambda: performer.room,
+            lease_s=settings.lease_s,
+            take=take,
+        )
         store = PostgresStore(database, outbox, terms=settings.terms, limits=_limits(settings), wakes=wakes)
         services = await _services(stack)
         logs = log_pb2_grpc.LogServiceStub(await stack.enter_async_context(channel(address("log"))))

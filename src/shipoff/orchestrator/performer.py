@@ -6,7 +6,7 @@ Each looks at the stored deployment first and does nothing where that wants some
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -67,14 +67,23 @@ class Performer:
 
     async def perform_due(self) -> None:
         """Claims what is due and starts it, as long as there is room for more at once."""
-        while (room := _AT_ONCE - len(self._running)) > 0:
+        while (room := self.room) > 0:
             claimed = await self._store.claim(limit=room, lease_s=self._terms.lease_s)
-            for held in claimed:
-                running = asyncio.create_task(self._perform(held), name=f"{held.task.instruction} {held.task.deployment_id}")
-                self._running[running] = held.task
-                running.add_done_callback(self._ended)
+            self.take(claimed)
             if len(claimed) < room:
                 return
+
+    @property
+    def room(self) -> int:
+        """How many more it takes at once."""
+        return _AT_ONCE - len(self._running)
+
+    def take(self, claimed: Sequence[Held]) -> None:
+        """Starts what is this process's already."""
+        for held in claimed:
+            running = asyncio.create_task(self._perform(held), name=f"{held.task.instruction} {held.task.deployment_id}")
+            self._running[running] = held.task
+            running.add_done_callback(self._ended)
 
     def _ended(self, running: asyncio.Task[None]) -> None:
         # There may be more than could be taken at once.

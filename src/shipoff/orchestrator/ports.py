@@ -124,6 +124,9 @@ class Store(Protocol):
     async def queue(self) -> Queue:
         """What waits and what builds, and the budget."""
 
+    async def is_waited(self) -> bool:
+        """Whether anything waits for a slot."""
+
     async def claim(self, *, limit: int, lease_s: float) -> Sequence[Held]:
         """Takes due instructions for this process for a while."""
 

@@ -49,7 +49,7 @@ async def store(redis_url, database_url_for):
     settings = OrchestratorSettings(budget_cpu_millis=64_000, budget_memory_bytes=256 << 30)
     async with Database.open(await database_url_for("orchestrator")) as database, Streams.open(redis_url) as streams:
         outbox = Outbox(database, streams, producing=[DEPLOYMENT_PROGRESS])
-        limits, wakes = Limits(60, 60, 60, 60), Wakes(*[lambda: None] * 3)
+        limits, wakes = Limits(60, 60, 60, 60), Wakes(*[lambda: None] * 3, room=lambda: 0, lease_s=1, take=lambda held: None)
         made = PostgresStore(database, outbox, terms=settings.terms, limits=limits, wakes=wakes)
         await made.set_budget(settings.budget)
         yield made, database

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
 
 from shipoff.cdn.domain import Endpoint, ProxyTarget, Release, Route, Standing, StaticTarget
 from shipoff.common.errors import AlreadyExists
@@ -26,9 +26,9 @@ _OF_PROJECT = sa.text(f"{_COLUMNS} WHERE project_id = :project ORDER BY environm
 _OF_PLACE = sa.text(f"{_COLUMNS} WHERE project_id = :project AND environment = :environment")
 _STORE = sa.text("""
     INSERT INTO routes (project_id, environment, deployment_id, fence, target)
-    VALUES (:project, :environment, :deployment, :fence, :target)
+    VALUES (:project, :environment, :deployment, :fence, CAST(:target AS jsonb))
     ON CONFLICT (project_id, environment) DO UPDATE SET deployment_id = excluded.deployment_id, fence = excluded.fence,
-        target = excluded.target, changed_at = now()""").bindparams(sa.bindparam("target", type_=JSONB))
+        target = excluded.target, changed_at = now()""")
 _DROP_HOSTS = sa.text("""
     DELETE FROM hosts WHERE project_id = :project AND environment = :environment
         AND NOT host = ANY(CAST(:hosts AS text[]))""")
@@ -64,7 +64,7 @@ class PostgresChanging:
 
     async def store(self, route: Route) -> None:
         hosts = {**self._place, "hosts": list(route.hosts)}
-        row = {"deployment": route.deployment_id, "fence": route.fence, "target": _json(route.target)}
+        row = {"deployment": route.deployment_id, "fence": route.fence, "target": json.dumps(_json(route.target))}
         await self._tx.execute(_STORE, {**self._place, **row})
         await self._tx.execute(_DROP_HOSTS, hosts)
         await self._tx.execute(_ADD_HOSTS, hosts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import sqlalchemy as sa
 
@@ -45,15 +46,17 @@ RELEASE = sa.text("DELETE FROM reservations WHERE deployment_id = ANY(CAST(:ids 
 _HELD = sa.text(
     "SELECT deployment_id, cpu_millis, memory_bytes, lasting FROM reservations WHERE deployment_id = ANY(CAST(:ids AS uuid[]))"
 )
-_QUEUED = sa.text(
+_ENTRIES = (
     f"SELECT {COLUMNS}, held_cpu, held_memory, elapsed_s, environment_busy FROM (SELECT d.*,"
     " COALESCE(r.cpu_millis, 0) AS held_cpu, COALESCE(r.memory_bytes, 0) AS held_memory,"
     " COALESCE(extract(epoch FROM clock_timestamp() - d.slot_at), 0)::float AS elapsed_s,"
     " EXISTS (SELECT 1 FROM deployments o WHERE o.project_id = d.project_id AND o.environment = d.environment"
     "  AND o.state = 'building' AND o.id <> d.id) AND d.artifact_key = '' AS environment_busy"
     " FROM deployments d LEFT JOIN reservations r ON r.deployment_id = d.id"
-    f" WHERE d.state IN ('queued', 'building') ORDER BY d.accepted_at, d.id LIMIT {_SEEN}) AS entries"
+    f" WHERE d.state IN ('queued', 'building')%s ORDER BY d.accepted_at, d.id LIMIT {_SEEN}) AS entries"
 )
+_QUEUED = sa.text(_ENTRIES % "")
+_WAITING = sa.text(_ENTRIES % " AND (d.state = 'queued' OR d.awaits_slot)")
 _MEASURED = sa.text(
     "SELECT project_id, max(cpu_millis) AS cpu, max(memory_bytes) AS memory,"
     " COALESCE(percentile_cont(0.5) WITHIN GROUP (ORDER BY wall_s) FILTER (WHERE succeeded), 0)::float AS median_s"
@@ -86,19 +89,21 @@ async def budget(tx: Transaction, *, lock: bool) -> Reserved:
     )
 
 
-async def entries(tx: Transaction, terms: Terms) -> Sequence[tuple[Record, QueueEntry]]:
-    """What waits and what builds, oldest first, with what is known of its project's builds."""
-    found = await tx.all(_QUEUED)
+async def entries(tx: Transaction, terms: Terms, *, waiting: bool = False) -> Sequence[tuple[Record, QueueEntry]]:
+    """What waits and what builds, or only what waits, oldest first, with what is known of its project's builds."""
+    found = await tx.all(_WAITING if waiting else _QUEUED)
     measured = {}
     if found:
         ids = sorted({str(row["project_id"]) for row in found})
         for row in await tx.all(_MEASURED, {"ids": ids}):
             measured[str(row["project_id"])] = Measured(Resources(row["cpu"], row["memory"]), row["median_s"])
-    return [(rows.record(row), _entry(row, measured.get(str(row["project_id"]), Measured()), terms)) for row in found]
+    records = [(rows.record(row), row) for row in found]
+    return [
+        (record, _entry(record, row, measured.get(record.deployment.project_id, Measured()), terms)) for record, row in records
+    ]
 
 
-def _entry(row: Row, measured: Measured, terms: Terms) -> QueueEntry:
-    record = rows.record(row)
+def _entry(record: Record, row: Row, measured: Measured, terms: Terms) -> QueueEntry:
     return QueueEntry(
         record.deployment,
         app=app_needs(record, terms),
@@ -114,13 +119,24 @@ def app_needs(record: Record, terms: Terms, *, replicas: int = 0) -> Resources:
     now = record.deployment
     if now.static:
         return Resources(0, 0)
-    run = events_pb2.DeploymentRequested.FromString(record.request).configuration.run
+    run = _run(record.request)
     each = Resources(run.cpu_millis or terms.instance.cpu_millis, run.memory_bytes or terms.instance.memory_bytes)
     wanted = replicas or now.replicas or run.replicas or 1
-    names = {process.name for process in types_pb2.Plan.FromString(now.plan).processes} - {_RELEASE}
+    names = _process_names(now.plan) - {_RELEASE}
     others = len(names - {_WEB})
     count = wanted + others if _WEB in names or not others else wanted * others
     return instances_need(each, count)
+
+
+# What waits is looked at again and again.
+@lru_cache(maxsize=2 * _SEEN)
+def _run(request: bytes) -> types_pb2.RunSettings:
+    return events_pb2.DeploymentRequested.FromString(request).configuration.run
+
+
+@lru_cache(maxsize=_SEEN)
+def _process_names(plan: bytes) -> frozenset[str]:
+    return frozenset(process.name for process in types_pb2.Plan.FromString(plan).processes)
 
 
 @dataclass(frozen=True)

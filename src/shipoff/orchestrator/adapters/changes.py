@@ -20,8 +20,9 @@ from shipoff.common.telemetry import Context, current, working_on
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.orchestrator import messages
+from shipoff.orchestrator.adapters.rows import TASK, task
 from shipoff.orchestrator.domain import Deployment, Instruction, State
-from shipoff.orchestrator.records import Record
+from shipoff.orchestrator.records import Record, Task
 
 _CHANGED = {
     "id": "uuid",
@@ -63,14 +64,18 @@ _TRANSITIONS = sa.text(
 )
 _TRIED = {"id": "uuid", "attempt": "bigint", "reason": "text"}
 _RETRIES = sa.text(f"INSERT INTO retries (deployment_id, attempt, reason) SELECT id, attempt, reason FROM {unnested(_TRIED)}")
-_INSTRUCTED = {"id": "uuid", "instruction": "text", "attempt": "bigint"}
-# Unless the same is waiting already.
+_INSTRUCTED = {"id": "uuid", "instruction": "text", "attempt": "bigint", "tries": "integer"}
+# Unless the same is waiting already. With a first try it is this process's from the beginning.
 _INSTRUCT = sa.text(
-    "INSERT INTO instructions (deployment_id, instruction, attempt)"
-    f" SELECT id, instruction, attempt FROM {unnested(_INSTRUCTED)} WHERE NOT EXISTS (SELECT 1 FROM instructions AS waiting"
+    "INSERT INTO instructions (deployment_id, instruction, attempt, tries, lease_token, lease_until)"
+    " SELECT id, instruction, attempt, tries, tries, CASE WHEN tries > 0 THEN clock_timestamp()"
+    f"  + make_interval(secs => :lease_s) END FROM {unnested(_INSTRUCTED)}"
+    " WHERE NOT EXISTS (SELECT 1 FROM instructions AS waiting"
     "  WHERE waiting.deployment_id = given.id AND waiting.instruction = given.instruction AND waiting.attempt = given.attempt"
-    "  AND waiting.lease_until IS NULL)"
+    f"  AND waiting.lease_until IS NULL) RETURNING {', '.join(TASK)}"
 )
+# What leads a deployment on: whoever decides on it goes on with it, if there is room.
+_AT_ONCE = frozenset({Instruction.START_BUILD, Instruction.PROVISION, Instruction.SWITCH_ROUTE})
 # The states that the database allows one deployment of an environment to be in.
 _ALONE = (State.BUILDING, State.PRODUCTION)
 
@@ -151,18 +156,28 @@ class Changes:
         """Has something done about it."""
         self._instructions[deployment.id, instruction, deployment.attempt] = None
 
-    async def write(self, tx: Transaction, outbox: Outbox) -> None:
-        """Writes everything. Raises Aborted when somebody else has changed one of them."""
+    async def write(self, tx: Transaction, outbox: Outbox, *, room: int, lease_s: float) -> tuple[list[Task], bool]:
+        """Writes everything. Raises Aborted when somebody else has changed one of them.
+
+        The instructions that are this process's already, up to `room`, and whether there are others.
+        """
         times = await self._write_deployments(tx)
         if self._moves:
             await tx.execute(_TRANSITIONS, arrays(_MOVED, [move.row() for move in self._moves]))
         if self._retries:
             await tx.execute(_RETRIES, arrays(_TRIED, self._retries))
-        if self._instructions:
-            rows = [dict(zip(_INSTRUCTED, key, strict=True)) for key in self._instructions]
-            await tx.execute(_INSTRUCT, arrays(_INSTRUCTED, rows))
+        tasks = await self._write_instructions(tx, room, lease_s) if self._instructions else []
         if self._moves:
             await outbox.emit_all(tx, DEPLOYMENT_PROGRESS, list(_news(self._moves, times)))
+        return [task for task in tasks if task.tries], any(not task.tries for task in tasks)
+
+    async def _write_instructions(self, tx: Transaction, room: int, lease_s: float) -> list[Task]:
+        rows = []
+        for deployment_id, instruction, attempt in self._instructions:
+            taken = instruction in _AT_ONCE and room > 0
+            room -= taken
+            rows.append({"id": deployment_id, "instruction": instruction, "attempt": attempt, "tries": int(taken)})
+        return [task(row) for row in await tx.all(_INSTRUCT, arrays(_INSTRUCTED, rows) | {"lease_s": lease_s})]
 
     async def _write_deployments(self, tx: Transaction) -> Mapping[str, datetime]:
         """When each was changed. What leaves a place makes way in it before another one takes it."""

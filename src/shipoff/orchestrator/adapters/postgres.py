@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import sqlalchemy as sa
 
 from shipoff.common.outbox import Outbox
-from shipoff.common.postgres import Database, Row, Transaction, unnested
+from shipoff.common.postgres import Database, Transaction, unnested
 from shipoff.common.streams import DEPLOYMENT_PROGRESS
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.types.v1 import types_pb2
-from shipoff.orchestrator.adapters import admission, rows
+from shipoff.orchestrator.adapters import admission, routes, rows
 from shipoff.orchestrator.adapters.retention import Retention
 from shipoff.orchestrator.adapters.rows import COLUMNS
 from shipoff.orchestrator.adapters.work import BY_ID, PRODUCTION, Limits, PostgresWork, Wakes
 from shipoff.orchestrator.admission import Queue, Terms
-from shipoff.orchestrator.domain import Deployment, Instruction, Resources, State
-from shipoff.orchestrator.records import ROUTING, Held, Record, Retry, Route, Step, Task
+from shipoff.orchestrator.domain import Deployment, Resources, State
+from shipoff.orchestrator.records import Held, Record, Retry, Step, Task
 
 _RETRIES = sa.text("SELECT attempt, reason, time FROM retries WHERE deployment_id = :id ORDER BY attempt")
 _SET_BUDGET = sa.text(
@@ -31,23 +31,13 @@ _CLAIM = sa.text(
     " lease_until = clock_timestamp() + make_interval(secs => :lease_s)"
     " WHERE id IN (SELECT id FROM instructions WHERE due_at <= clock_timestamp()"
     "  AND (lease_until IS NULL OR lease_until < clock_timestamp()) ORDER BY due_at, id LIMIT :limit FOR UPDATE SKIP LOCKED)"
-    " RETURNING id, lease_token, deployment_id, instruction, attempt, tries"
+    f" RETURNING {', '.join(rows.TASK)}"
 )
 _RENEW = sa.text(
     "UPDATE instructions AS i SET lease_until = clock_timestamp() + make_interval(secs => :lease_s)"
     f" FROM {unnested({'id': 'bigint', 'token': 'bigint'})} WHERE i.id = given.id AND i.lease_token = given.token"
 )
-# In one order: see PostgresWork.
-_FENCES = sa.text(
-    "INSERT INTO environments (project_id, environment, generation)"
-    " SELECT DISTINCT d.project_id, d.environment, 1 FROM deployments d WHERE d.id = ANY(CAST(:ids AS uuid[])) ORDER BY 1, 2"
-    " ON CONFLICT (project_id, environment) DO UPDATE SET generation = environments.generation + 1"
-    " RETURNING project_id, environment, floor, generation"
-)
-_SERVING_NUMBERS = sa.text(
-    f"SELECT d.project_id, d.environment, d.number FROM {unnested({'project_id': 'uuid', 'environment': 'text'})}"
-    " JOIN deployments d ON d.project_id = given.project_id AND d.environment = given.environment AND d.state = 'production'"
-)
+_WAITING = sa.text("SELECT 1 FROM deployments WHERE state = 'queued' OR (state = 'building' AND awaits_slot) LIMIT 1")
 _BY_IDS = sa.text(f"SELECT {COLUMNS} FROM deployments WHERE id = ANY(CAST(:ids AS uuid[]))")
 _PUT_OFF = sa.text(
     "UPDATE instructions SET lease_until = NULL, due_at = clock_timestamp() + make_interval(secs => :delay_s)"
@@ -135,26 +125,20 @@ class PostgresStore:
             now = await tx.scalar(sa.text("SELECT clock_timestamp()"))
         return Queue({record.deployment.id: record for record, _ in found}, [entry for _, entry in found], budget, turns, now)
 
+    async def is_waited(self) -> bool:
+        return await self._database.one_or_none(_WAITING) is not None
+
     async def claim(self, *, limit: int, lease_s: float) -> Sequence[Held]:
         async with self._database.transaction() as tx:
             claimed = await tx.all(_CLAIM, {"limit": limit, "lease_s": lease_s})
             if not claimed:
                 return []
-            tasks = [_task(row) for row in sorted(claimed, key=lambda row: int(row["id"]))]
+            tasks = [rows.task(row) for row in sorted(claimed, key=lambda row: int(row["id"]))]
             # The fences before the records: whoever has the higher one has read what is at least as new.
-            routes = await self._routes(tx, [task.deployment_id for task in tasks if task.instruction in ROUTING])
+            taken = await routes.taken(tx, tasks)
             found = await tx.all(_BY_IDS, {"ids": [task.deployment_id for task in tasks]})
         records = {str(row["id"]): rows.record(row) for row in found}
-        return [_held(task, records[task.deployment_id], routes) for task in tasks]
-
-    async def _routes(self, tx: Transaction, deployment_ids: Sequence[str]) -> Mapping[tuple[str, str], Route]:
-        """By the place: a new fence for each, and the number of what serves there."""
-        if not deployment_ids:
-            return {}
-        fences = {_place(row): row for row in await tx.all(_FENCES, {"ids": deployment_ids})}
-        places = {"project_id": [place[0] for place in fences], "environment": [place[1] for place in fences]}
-        numbers = {_place(row): row["number"] for row in await tx.all(_SERVING_NUMBERS, places)}
-        return {place: Route(row["floor"], row["generation"], numbers.get(place, 0)) for place, row in fences.items()}
+        return routes.held(tasks, records, taken)
 
     async def renew(self, tasks: Sequence[Task], lease_s: float) -> None:
         async with self._database.transaction() as tx:
@@ -187,23 +171,3 @@ class PostgresStore:
             deployment_id=now.id, project_id=now.project_id, team_id=now.team_id, artifact=artifact, artifact_unused=not used
         )
         await self._outbox.emit(tx, DEPLOYMENT_PROGRESS, event, tenant_id=now.team_id)
-
-
-def _task(row: Row) -> Task:
-    return Task(
-        id=row["id"],
-        token=row["lease_token"],
-        deployment_id=str(row["deployment_id"]),
-        instruction=Instruction(row["instruction"]),
-        attempt=row["attempt"],
-        tries=row["tries"],
-    )
-
-
-def _place(row: Row) -> tuple[str, str]:
-    return str(row["project_id"]), row["environment"]
-
-
-def _held(task: Task, record: Record, routes: Mapping[tuple[str, str], Route]) -> Held:
-    now = record.deployment
-    return Held(task, record, routes.get((now.project_id, now.environment)) if task.instruction in ROUTING else None)

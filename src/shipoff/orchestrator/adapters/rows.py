@@ -7,14 +7,28 @@ from typing import Any
 
 from shipoff.common.postgres import Row
 from shipoff.contracts.types.v1 import types_pb2
-from shipoff.orchestrator.domain import Deployment, Endpoint, Resources, State
-from shipoff.orchestrator.records import Record, Retry, Step
+from shipoff.orchestrator.domain import Deployment, Endpoint, Instruction, Resources, State
+from shipoff.orchestrator.records import Record, Retry, Step, Task
 
 COLUMNS = (
     "id, number, accepted_at, project_id, project_name, team_id, environment, state, version, attempt, static, artifact,"
     " plan, commit, reason, revision, endpoints, request, branch, commit_message, trigger, requested_by, origin_id,"
     " artifact_expired, broke, created_at, changed_at, slot_cpu_millis, slot_memory_bytes, out_of_memory, awaits_slot, replicas"
 )
+
+TASK = ("id", "lease_token", "deployment_id", "instruction", "attempt", "tries")
+
+
+def task(row: Row) -> Task:
+    """A claimed instruction."""
+    return Task(
+        id=row["id"],
+        token=row["lease_token"],
+        deployment_id=str(row["deployment_id"]),
+        instruction=Instruction(row["instruction"]),
+        attempt=row["attempt"],
+        tries=row["tries"],
+    )
 
 
 def deployment(row: Row) -> Deployment:
@@ -48,6 +62,8 @@ def deployment(row: Row) -> Deployment:
 
 def endpoints(stored: Any) -> tuple[Endpoint, ...]:
     """From the JSON column, whether the driver decodes it or not."""
+    if stored == "[]":
+        return ()
     items = json.loads(stored) if isinstance(stored, str) else stored
     return tuple(Endpoint(item["host"], item["port"]) for item in items)
 

@@ -13,13 +13,13 @@ from shipoff.common.errors import Aborted, PreconditionFailed
 from shipoff.common.outbox import Outbox
 from shipoff.common.postgres import Transaction, arrays, unnested
 from shipoff.contracts.events.v1 import events_pb2
-from shipoff.orchestrator.adapters import admission, putting_back, rows
+from shipoff.orchestrator.adapters import admission, putting_back, routes, rows
 from shipoff.orchestrator.adapters.admission import Holding
 from shipoff.orchestrator.adapters.changes import Changes, artifact_key
 from shipoff.orchestrator.adapters.rows import COLUMNS
-from shipoff.orchestrator.admission import QueueEntry, Terms, Turns, is_waiting
+from shipoff.orchestrator.admission import QueueEntry, Terms, Turns
 from shipoff.orchestrator.domain import TERMINAL, Deployment, Instruction, Reserved, Resources, State
-from shipoff.orchestrator.records import NewDeployment, Record, Task, Used, fence
+from shipoff.orchestrator.records import Held, NewDeployment, Record, Task, Used, fence
 
 # Beyond the build's own time limit: fetching a builder, and the way of its last message; likewise for what is started.
 _BUILD_SLACK_S = 60.0
@@ -135,6 +135,10 @@ class Wakes:
     changed: Callable[[], None]
     admission: Callable[[], None]
     performer: Callable[[], None]
+    # How many instructions the performer takes at once, for how long it holds them, and where it is given them.
+    room: Callable[[], int]
+    lease_s: float
+    take: Callable[[Sequence[Held]], None]
 
 
 _Place = tuple[str, str]
@@ -151,6 +155,8 @@ class PostgresWork:
         self._wakes = wakes
         self._changes = Changes()
         self._holdings: dict[str, Holding] = {}
+        # What this process does next, as its own.
+        self._tasks: list[Task] = []
         self._known: dict[str, Record] = {}
         self._inserted: set[str] = set()
         self._newer: dict[str, int] = {}
@@ -160,6 +166,10 @@ class PostgresWork:
     async def complete(self) -> None:
         """Writes what is left to be written: the transaction's last act."""
         await self._write()
+        if self._tasks:
+            # Read and locked before: the fences are as new as what is known of the deployments.
+            held = routes.held(self._tasks, self._known, await routes.taken(self._tx, self._tasks))
+            self._tx.after_commit(lambda: self._wakes.take(held))
         # The budget last: whoever waits for its row holds everything else that it needs.
         if self._holdings:
             await admission.settle(self._tx, self._holdings)
@@ -168,7 +178,11 @@ class PostgresWork:
         """So that what is read from the tables next is as it was decided."""
         if self._changes:
             changes, self._changes = self._changes, Changes()
-            await changes.write(self._tx, self._outbox)
+            room = self._wakes.room() - len(self._tasks)
+            taken, others = await changes.write(self._tx, self._outbox, room=room, lease_s=self._wakes.lease_s)
+            self._tasks += taken
+            if others:
+                self._tx.after_commit(self._wakes.performer)
 
     async def prepare(
         self, deployment_ids: Collection[str] = (), *, new: Sequence[NewDeployment] = (), replacing: bool = False
@@ -303,7 +317,6 @@ class PostgresWork:
 
     async def instruct(self, deployment: Deployment, instruction: Instruction) -> None:
         self._changes.instruct(deployment, instruction)
-        self._tx.after_commit(self._wakes.performer)
 
     async def finish(self, tasks: Sequence[Task]) -> Mapping[int, State]:
         given = {"id": [task.id for task in tasks], "token": [task.token for task in tasks]}
@@ -334,7 +347,7 @@ class PostgresWork:
         return await admission.budget(self._tx, lock=True)
 
     async def waiting(self) -> Sequence[QueueEntry]:
-        return [entry for _, entry in await admission.entries(self._tx, self._terms) if is_waiting(entry)]
+        return [entry for _, entry in await admission.entries(self._tx, self._terms, waiting=True)]
 
     async def turns(self, team_ids: Sequence[str]) -> Turns:
         return await admission.turns(self._tx, team_ids)
