@@ -24,6 +24,15 @@ from shipoff.embedded.postgres import SERVICES, SUPERUSER, Postgres
 from shipoff.embedded.valkey import Valkey
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Ends a run whose groups would be scattered over the workers without a word: each would start everything again."""
+    if getattr(config.option, "loadgroup", False):
+        scattered = [one.nodeid for one in items if one.get_closest_marker("xdist_group") and "@" not in one.nodeid]
+        if scattered:
+            raise pytest.UsageError(f"pytest-xdist does not group {scattered[0]}: does it know this version of pytest?")
+
+
 @pytest.fixture(scope="session")
 def shipoff_home() -> Iterator[Path]:
     """A data folder of this test process; SHIPOFF_HOME points at it, so that no test touches a real one."""
