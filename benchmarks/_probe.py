@@ -12,13 +12,12 @@ import sys
 import time
 
 
-async def _asked(socket: str, request: bytes) -> bool:
-    """On a connection of its own, as a browser's first request is; whether it was answered with 200."""
+async def asked(socket: str, request: bytes) -> bytes:
+    """The whole answer of HTTP/1.1, on a connection of its own."""
     reader, writer = await asyncio.open_unix_connection(socket)
     try:
         writer.write(request)
-        answer = await reader.read()
-        return answer.startswith(b"HTTP/1.1 200 ")
+        return await reader.read()
     finally:
         writer.close()
 
@@ -33,7 +32,7 @@ async def main(socket: str, path: str, token: str, per_s: float) -> None:
 
     async def ask(due: float) -> None:
         nonlocal bad
-        bad += not await _asked(socket, request)
+        bad += not (await asked(socket, request)).startswith(b"HTTP/1.1 200 ")
         took_s.append(time.monotonic() - due)
 
     began, asking, number = time.monotonic(), set(), 0

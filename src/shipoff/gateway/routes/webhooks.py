@@ -15,7 +15,8 @@ from shipoff.gateway.routing import signed
 
 router = signed("webhooks")
 
-_TIMEOUT_S = 10.0
+# GitHub waits for ten seconds. A delivery that is accepted later is not lost: if it comes again, it is recognised.
+_TIMEOUT_S = 30.0
 
 
 @router.post("/webhooks/github", status_code=202, responses={200: {"model": WebhookOut, "description": "Known already."}})
