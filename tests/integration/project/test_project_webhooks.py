@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import SecretStr
 
 from shipoff.common.errors import InvalidInput, Unauthenticated
 from shipoff.common.rpc import channel
+from shipoff.common.telemetry import Context, working_on
 from shipoff.contracts.project.v1 import project_pb2 as pb
 from shipoff.contracts.project.v1.project_pb2_grpc import ProjectServiceStub
 from shipoff.contracts.types.v1 import types_pb2
@@ -128,3 +130,32 @@ async def test_a_deleted_project_follows_nothing(project: Any) -> None:
     shop = await project.following()
     await project.stub.DeleteProject(pb.DeleteProjectRequest(project_id=shop.id))
     assert "no project follows" in (await project.deliver(push_body(ONE))).ignored_because
+
+
+async def test_deliveries_that_come_together_end_as_if_they_had_come_one_by_one(project: Any, eventually: Any) -> None:
+    """Each under its own request's id; one that is repeated once, and one that cannot be stored alone."""
+    names = [f"shop-{number}" for number in range(6)]
+    for name in names:
+        await project.following(name, url=f"https://github.com/ada/{name}")
+
+    async def deliver(name: str, delivery_id: str) -> Any:
+        repository = {"clone_url": f"https://github.com/ada/{name}", "default_branch": "main", "pushed_at": 2_000_000_000}
+        with working_on(Context(request_id=f"request-{delivery_id!r}")):
+            return await project.deliver(push_body(ONE, repository=repository), delivery_id=delivery_id)
+
+    sent = [deliver(name, f"{name}-{number}") for name in names for number in (1, 1, 2)]
+    *answers, refused = await asyncio.gather(*sent, deliver(names[0], "with\0nul"), return_exceptions=True)
+    assert isinstance(refused, InvalidInput)
+    for first, again, later in zip(answers[::3], answers[1::3], answers[2::3], strict=True):
+        assert sorted([first.repeated, again.repeated, later.repeated]) == [False, False, True]
+        # The delivery that was sent twice tells the same twice; the same push in another delivery starts nothing more.
+        assert list(first.deployment_ids) == list(again.deployment_ids)
+        assert len({*first.deployment_ids, *later.deployment_ids}) == 1
+    assert await project.count("deployment_requests") == len(names)
+    assert await project.count("deliveries") == 2 * len(names)
+
+    async def published() -> bool:
+        events = await project.events()
+        return len(events) == len(names) and len({event.request_id for event in events}) == len(names)
+
+    await eventually(published)

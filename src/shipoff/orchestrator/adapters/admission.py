@@ -31,18 +31,16 @@ _BUDGET = (
 BUDGET = sa.text(_BUDGET)
 LOCKED_BUDGET = sa.text(f"{_BUDGET} FOR UPDATE")
 # The sums are kept with every change: adding up what all running apps hold would cost more with each of them.
+_HOLD = {"deployment_id": "uuid", "cpu_millis": "integer", "memory_bytes": "bigint", "lasting": "boolean"}
 _SPEND = sa.text(
-    "UPDATE budget SET cpu_millis_reserved = cpu_millis_reserved + :cpu,"
+    "WITH released AS (DELETE FROM reservations WHERE deployment_id = ANY(CAST(:released AS uuid[]))),"
+    f" taken AS (INSERT INTO reservations ({', '.join(_HOLD)}) SELECT {', '.join(_HOLD)} FROM {unnested(_HOLD)}"
+    "  ON CONFLICT (deployment_id) DO UPDATE SET cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes,"
+    "  lasting = excluded.lasting)"
+    " UPDATE budget SET cpu_millis_reserved = cpu_millis_reserved + :cpu,"
     " memory_bytes_reserved = memory_bytes_reserved + :memory,"
     " cpu_millis_lasting = cpu_millis_lasting + :lasting_cpu, memory_bytes_lasting = memory_bytes_lasting + :lasting_memory"
 )
-_HOLD = {"deployment_id": "uuid", "cpu_millis": "integer", "memory_bytes": "bigint", "lasting": "boolean"}
-RESERVE = sa.text(
-    f"INSERT INTO reservations ({', '.join(_HOLD)}) SELECT {', '.join(_HOLD)} FROM {unnested(_HOLD)}"
-    " ON CONFLICT (deployment_id) DO UPDATE SET cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes,"
-    " lasting = excluded.lasting"
-)
-RELEASE = sa.text("DELETE FROM reservations WHERE deployment_id = ANY(CAST(:ids AS uuid[]))")
 _HELD = sa.text(
     "SELECT deployment_id, cpu_millis, memory_bytes, lasting FROM reservations WHERE deployment_id = ANY(CAST(:ids AS uuid[]))"
 )
@@ -69,12 +67,13 @@ _RECORD_USAGE = sa.text(
     " INSERT INTO build_usage (deployment_id, attempt, project_id, succeeded, cpu_millis, memory_bytes, wall_s)"
     " VALUES (:id, :attempt, :project_id, :succeeded, :cpu, :memory, :wall_s) ON CONFLICT DO NOTHING"
 )
-_TURNS = sa.text("SELECT team_id, passed FROM turns WHERE team_id = ANY(CAST(:ids AS uuid[]))")
-_TURN_CLOCK = sa.text("SELECT passed FROM turn_clock")
-_CLOCK = sa.text("UPDATE turn_clock SET passed = :clock")
-_TURN = sa.text(
-    f"INSERT INTO turns (team_id, passed) SELECT team_id, passed FROM {unnested({'team_id': 'uuid', 'passed': 'float8'})}"
-    " ON CONFLICT (team_id) DO UPDATE SET passed = excluded.passed"
+# With the clock, which is nobody's.
+_TURNS = sa.text(
+    "SELECT team_id, passed FROM turns WHERE team_id = ANY(CAST(:ids AS uuid[])) UNION ALL SELECT NULL, passed FROM turn_clock"
+)
+_TAKE_TURNS = sa.text(
+    f"WITH taken AS (INSERT INTO turns SELECT team_id, passed FROM {unnested({'team_id': 'uuid', 'passed': 'float8'})}"
+    " ON CONFLICT (team_id) DO UPDATE SET passed = excluded.passed) UPDATE turn_clock SET passed = :clock"
 )
 
 
@@ -160,26 +159,25 @@ async def held(tx: Transaction, deployment_ids: Iterable[str]) -> Mapping[str, H
     }
 
 
-async def settle(tx: Transaction, wanted: Mapping[str, Holding]) -> None:
-    """Has each of these (locked) deployments hold what it wants, in the place of what it held; no more than there is."""
+async def settle(tx: Transaction, wanted: Mapping[str, Holding], reserved: Reserved | None = None) -> None:
+    """Has each of these (locked) deployments hold what it wants, in the place of what it held; no more than there is.
+
+    `reserved`: the budget, where this transaction has it locked already.
+    """
     before = await held(tx, wanted)
     changed = {one: holding for one, holding in wanted.items() if before.get(one, Holding()) != holding}
     if not changed:
         return
-    free = (await budget(tx, lock=True)).free
+    free = (reserved or await budget(tx, lock=True)).free
     after = {}
     # What is given back first: others may take it.
     for one, holding in sorted(changed.items(), key=lambda item: item[1].amount != _NOTHING):
         room = before.get(one, Holding()).amount.plus(free)
         after[one] = Holding(holding.amount.clamped(room), holding.lasting)
         free = room.minus(after[one].amount)
-    released = [one for one in before if one in after and after[one].amount == _NOTHING]
-    if released:
-        await tx.execute(RELEASE, {"ids": released})
-    taken = _rows(after)
-    if taken:
-        await tx.execute(RESERVE, arrays(_HOLD, taken))
-    await _spend(tx, [after[one] for one in changed], [before[one] for one in changed if one in before])
+    released = {"released": [one for one in changed if after[one].amount == _NOTHING]}
+    spent = _spent(after.values(), [before[one] for one in changed if one in before])
+    await tx.execute(_SPEND, released | arrays(_HOLD, _rows(after)) | spent)
 
 
 def _rows(holdings: Mapping[str, Holding]) -> list[dict[str, object]]:
@@ -195,20 +193,19 @@ def _rows(holdings: Mapping[str, Holding]) -> list[dict[str, object]]:
     ]
 
 
-async def _spend(tx: Transaction, after: Sequence[Holding], before: Sequence[Holding]) -> None:
-    """Keeps the sums; the database refuses what is not there."""
+def _spent(after: Iterable[Holding], before: Iterable[Holding]) -> dict[str, int]:
+    """By how much the sums change; the database refuses what is not there."""
     amount = lasting = _NOTHING
     for holding in after:
         amount, lasting = amount.plus(holding.amount), lasting.plus(holding.lasting_amount)
     for holding in before:
         amount, lasting = amount.minus(holding.amount), lasting.minus(holding.lasting_amount)
-    values = {
+    return {
         "cpu": amount.cpu_millis,
         "memory": amount.memory_bytes,
         "lasting_cpu": lasting.cpu_millis,
         "lasting_memory": lasting.memory_bytes,
     }
-    await tx.execute(_SPEND, values)
 
 
 async def record_usage(tx: Transaction, deployment: Deployment, used: Used, *, succeeded: bool) -> None:
@@ -227,12 +224,12 @@ async def record_usage(tx: Transaction, deployment: Deployment, used: Used, *, s
 
 async def turns(tx: Transaction, team_ids: Sequence[str]) -> Turns:
     """How far these teams have come."""
-    found = await tx.all(_TURNS, {"ids": list(team_ids)})
-    clock = await tx.scalar(_TURN_CLOCK)
-    return Turns({str(row["team_id"]): row["passed"] for row in found}, float(clock or 0))
+    passed = {row["team_id"]: row["passed"] for row in await tx.all(_TURNS, {"ids": list(team_ids)})}
+    clock = passed.pop(None, 0.0)
+    return Turns({str(team_id): value for team_id, value in passed.items()}, clock)
 
 
 async def take_turns(tx: Transaction, now: Turns, team_ids: Sequence[str]) -> None:
     """Stores what these teams' turns have made of the turns."""
-    await tx.execute(_TURN, {"team_id": team_ids, "passed": [now.passed[team_id] for team_id in team_ids]})
-    await tx.execute(_CLOCK, {"clock": now.clock})
+    taken = {"team_id": team_ids, "passed": [now.passed[team_id] for team_id in team_ids]}
+    await tx.execute(_TAKE_TURNS, taken | {"clock": now.clock})

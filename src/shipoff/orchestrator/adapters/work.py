@@ -155,6 +155,7 @@ class PostgresWork:
         self._wakes = wakes
         self._changes = Changes()
         self._holdings: dict[str, Holding] = {}
+        self._reserved: Reserved | None = None
         # What this process does next, as its own.
         self._tasks: list[Task] = []
         self._known: dict[str, Record] = {}
@@ -172,7 +173,7 @@ class PostgresWork:
             self._tx.after_commit(lambda: self._wakes.take(held))
         # The budget last: whoever waits for its row holds everything else that it needs.
         if self._holdings:
-            await admission.settle(self._tx, self._holdings)
+            await admission.settle(self._tx, self._holdings, self._reserved)
 
     async def _write(self) -> None:
         """So that what is read from the tables next is as it was decided."""
@@ -344,7 +345,8 @@ class PostgresWork:
         self._hold(deployment.id, Holding(needs, lasting=True))
 
     async def lock_admission(self) -> Reserved:
-        return await admission.budget(self._tx, lock=True)
+        self._reserved = await admission.budget(self._tx, lock=True)
+        return self._reserved
 
     async def waiting(self) -> Sequence[QueueEntry]:
         return [entry for _, entry in await admission.entries(self._tx, self._terms, waiting=True)]

@@ -111,7 +111,7 @@ _BEGUN = {"delivery_id": "text", "event": "text"}
 # In one order, as whatever is locked for many here: those who do the same wait for each other and never crosswise.
 _BEGIN_DELIVERIES = sa.text(
     f"INSERT INTO deliveries (provider, delivery_id, event) SELECT :provider, delivery_id, event FROM {unnested(_BEGUN)}"
-    " ORDER BY delivery_id ON CONFLICT DO NOTHING RETURNING delivery_id"
+    " ORDER BY delivery_id ON CONFLICT DO NOTHING RETURNING delivery_id, received_at"
 )
 _ENDED = {"delivery_id": "text", "deployment_ids": "text", "ignored_because": "text"}
 _END_DELIVERIES = sa.text(
@@ -302,7 +302,10 @@ class PostgresWork:
 
     async def begin_deliveries(self, provider: str, events: Mapping[str, str]) -> Collection[str]:
         begun = {"provider": provider, "delivery_id": list(events), "event": list(events.values())}
-        return {row["delivery_id"] for row in await self._tx.all(_BEGIN_DELIVERIES, begun)}
+        new = await self._tx.all(_BEGIN_DELIVERIES, begun)
+        # The transaction's time, which all of them have.
+        self._now = next((row["received_at"] for row in new), None)
+        return {row["delivery_id"] for row in new}
 
     async def end_delivery(self, provider: str, delivery_id: str, outcome: Delivery) -> None:
         ids = ",".join(outcome.deployment_ids)
