@@ -17,7 +17,7 @@ from dotenv import dotenv_values
 from e2e.harness import Platform, wait_until
 
 from shipoff.common.streams import DEPLOYMENT_PROGRESS, PAYLOAD, RUNTIME_EVENTS, Event, decode
-from shipoff.common.telemetry import new_traceparent, trace_id
+from shipoff.common.telemetry import Context, new_traceparent, trace_id
 
 SERVER = """import os
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -106,8 +106,9 @@ def test_a_requests_ids_are_in_every_services_log_and_on_every_stream(platform: 
         return {one["event"] for one in logged(platform, deployment["id"])}
 
     wait_until(lambda: events() == LOGGED, what=lambda: f"only {events()} is logged")
-    asked = (ids["X-Request-Id"], deployment["team_id"], trace_id(ids["traceparent"]))
+    asked = Context(ids["X-Request-Id"], deployment["team_id"], ids["traceparent"])
     for _, event in told():
-        assert (event.request_id, event.tenant_id, trace_id(event.traceparent)) == asked, event.type
+        assert event.context == asked, event.type
     for one in logged(platform, deployment["id"]):
-        assert (one.get("request_id"), one.get("tenant_id"), one.get("trace_id")) == asked, one
+        found = (one.get("request_id"), one.get("tenant_id"), one.get("trace_id"))
+        assert found == (asked.request_id, asked.tenant_id, trace_id(asked.traceparent)), one
