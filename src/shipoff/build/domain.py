@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from shipoff.common.telemetry import NO_CONTEXT, Context
+
 
 class State(StrEnum):
     """Where an attempt is."""
@@ -60,6 +62,8 @@ class Attempt:
     cancel_reason: str
     # Since it ended; 0 while it runs.
     ended_s: float
+    # The ids it was started under: what is done for it later is done under them.
+    context: Context = NO_CONTEXT
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from shipoff.build.domain import Attempt, Process, Ref, State
+from shipoff.common.telemetry import Context
 from shipoff.contracts.build.v1 import build_pb2
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.types.v1 import types_pb2
@@ -29,6 +30,8 @@ class Stored:
     plan: build_pb2.PlanDecided | None
     artifact: types_pb2.Artifact | None
     cancel_reason: str | None
+    # As Attempt's.
+    context: Context
 
 
 @dataclass(frozen=True)

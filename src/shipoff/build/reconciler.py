@@ -25,6 +25,7 @@ from shipoff.build.handlers import Bells, failed, incoming_key
 from shipoff.build.ports import BuilderLauncher, BuildStore, Objects
 from shipoff.build.transitions import decide
 from shipoff.common.errors import NotFound, PermanentError, TemporaryError
+from shipoff.common.telemetry import take_on
 
 _EVERY_S = 0.5
 # With nothing unfinished; a new attempt wakes it at once.
@@ -85,6 +86,7 @@ class Reconciler:
             task.add_done_callback(lambda _: self._busy.pop(attempt.ref, None))
 
     async def _perform_all(self, attempt: Attempt, instructions: Sequence[Instruction]) -> None:
+        take_on(attempt.context)
         try:
             for instruction in instructions:
                 await self._perform(attempt, instruction)

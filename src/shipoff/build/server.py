@@ -11,7 +11,9 @@ import grpc.aio
 from shipoff.build.conversation import Conversation, Services
 from shipoff.build.domain import Ref, State
 from shipoff.build.handlers import Builds, Transfers
+from shipoff.build.ports import Stored
 from shipoff.common.errors import InvalidInput, Unauthenticated
+from shipoff.common.telemetry import take_on
 from shipoff.contracts.build.v1 import build_pb2, build_pb2_grpc
 from shipoff.contracts.events.v1 import events_pb2
 
@@ -67,7 +69,7 @@ class BuilderServer(build_pb2_grpc.BuilderServiceServicer):
     ) -> AsyncIterator[build_pb2.SessionResponse]:
         """The attempt's conversation."""
         token_hash = _token_hash(context)
-        ref = (await self._services.store.by_token(token_hash)).ref
+        ref = (await self._attempt(token_hash)).ref
         if (former := self._conversations.get(ref)) is not None:
             await former.give_way()
         conversation = Conversation(self._services, await self._services.store.open_session(token_hash))
@@ -83,7 +85,7 @@ class BuilderServer(build_pb2_grpc.BuilderServiceServicer):
         self, request: build_pb2.FetchSourceRequest, context: Context
     ) -> AsyncIterator[build_pb2.FetchSourceResponse]:
         """The uploaded archive."""
-        stored = await self._services.store.by_token(_token_hash(context))
+        stored = await self._attempt(_token_hash(context))
         async for chunk in self._transfers.source(stored):
             yield build_pb2.FetchSourceResponse(chunk=chunk)
 
@@ -91,12 +93,18 @@ class BuilderServer(build_pb2_grpc.BuilderServiceServicer):
         self, request_iterator: AsyncIterator[build_pb2.UploadArtifactRequest], context: Context
     ) -> build_pb2.UploadArtifactResponse:
         """Takes the packed artifact."""
-        stored = await self._services.store.by_token(_token_hash(context))
+        stored = await self._attempt(_token_hash(context))
         first = await anext(request_iterator, None)
         if first is None or first.WhichOneof("part") != "artifact":
             raise InvalidInput("an upload begins with what is uploaded", field="artifact")
         artifact = await self._transfers.artifact(stored, first.artifact, _chunks(request_iterator))
         return build_pb2.UploadArtifactResponse(artifact=artifact)
+
+    async def _attempt(self, token_hash: bytes) -> Stored:
+        """The attempt that the call is about. The call goes on under its ids: builders bring none."""
+        stored = await self._services.store.by_token(token_hash)
+        take_on(stored.context)
+        return stored
 
 
 async def _chunks(requests: AsyncIterator[build_pb2.UploadArtifactRequest]) -> AsyncIterator[bytes]:

@@ -78,6 +78,8 @@ async def set_route(table: Table, releases: Releases, switchboard: Switchboard, 
         if verdict is Verdict.STORE:
             await change.store(route)
     await switchboard.settle()
+    if verdict is Verdict.STORE:
+        log.info("route switched", deployment_id=route.deployment_id, environment=route.environment)
 
 
 async def remove_route(table: Table, switchboard: Switchboard, place: tuple[str, str], deployment_id: str) -> None:

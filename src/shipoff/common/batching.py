@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 from shipoff.common.errors import TemporaryError
@@ -29,7 +30,8 @@ class Batcher(Generic[Item, Result]):
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._running is None:
-            self._running = asyncio.create_task(self._run(), name="batches")
+            # A batch is not done under the ids of whoever came first.
+            self._running = asyncio.create_task(self._run(), name="batches", context=Context())
         return await future
 
     async def _run(self) -> None:

@@ -27,8 +27,8 @@ class Context:
     links: tuple[str, ...] = ()
 
 
-_NOTHING = Context()
-_current: ContextVar[Context] = ContextVar("shipoff_context", default=_NOTHING)
+NO_CONTEXT = Context()
+_current: ContextVar[Context] = ContextVar("shipoff_context", default=NO_CONTEXT)
 
 
 def current() -> Context:
@@ -49,7 +49,7 @@ def working_on(context: Context) -> Iterator[Context]:
 
 
 def take_on(context: Context) -> None:
-    """Sets the ids for the rest of this task: for a server's method, which has a task of its own."""
+    """Sets the ids for the rest of this task: for what has one of its own, as a server's method does."""
     _current.set(context if valid_traceparent(context.traceparent) else replace(context, traceparent=new_traceparent()))
 
 

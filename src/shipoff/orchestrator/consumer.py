@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from shipoff.common.streams import Event as StreamEvent
+from shipoff.common.telemetry import current
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.orchestrator import handlers, messages
 from shipoff.orchestrator.domain import EndpointsReady
@@ -16,7 +17,7 @@ from shipoff.orchestrator.ports import Work
 
 
 async def _requested(work: Work, message: events_pb2.DeploymentRequested) -> None:
-    await handlers.accept(work, messages.new_deployment(message))
+    await handlers.accept(work, messages.new_deployment(message, current()))
 
 
 async def _project_deleted(work: Work, message: events_pb2.ProjectDeleted) -> None:
@@ -64,10 +65,10 @@ CONCERN = frozenset(_HANDLERS)
 
 async def prepare(work: Work, events: Sequence[StreamEvent]) -> None:
     """Reads and locks what a batch of events of CONCERN is about."""
-    told = [event.message for event in events]
-    requests = [one for one in told if isinstance(one, events_pb2.DeploymentRequested)]
-    others = {one.deployment_id for one in told if isinstance(one, _OF_A_DEPLOYMENT)}
-    await work.prepare(others, new=[messages.new_deployment(one) for one in requests])
+    told = [(event.message, event.context) for event in events]
+    new = [messages.new_deployment(one, context) for one, context in told if isinstance(one, events_pb2.DeploymentRequested)]
+    others = {one.deployment_id for one, _ in told if isinstance(one, _OF_A_DEPLOYMENT)}
+    await work.prepare(others, new=new)
 
 
 async def handle(work: Work, event: StreamEvent) -> None:

@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from math import ceil
 
+from shipoff.common.telemetry import NO_CONTEXT, Context
+
 
 class State(StrEnum):
     """Where a deployment is. The numbers of the contract's enum are in the server's mapping."""
@@ -139,6 +141,8 @@ class Deployment:
     awaits_slot: bool = False
     # Instances, where they were scaled since; zero: what its configuration says.
     replicas: int = 0
+    # The ids of the request that it was accepted with: what is done for it later is done under them.
+    context: Context = NO_CONTEXT
 
 
 # Events: what happened.

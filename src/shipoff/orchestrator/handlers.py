@@ -8,6 +8,7 @@ from dataclasses import replace
 import structlog
 
 from shipoff.common.errors import NotFound, PreconditionFailed
+from shipoff.common.telemetry import working_on
 from shipoff.orchestrator.admission import QueueEntry, Terms, Turns, admissible, refusal, sized, starting_order
 from shipoff.orchestrator.domain import (
     RESTING,
@@ -30,7 +31,7 @@ from shipoff.orchestrator.domain import (
     Superseded,
 )
 from shipoff.orchestrator.ports import Store, Work
-from shipoff.orchestrator.records import NewDeployment, Task, Used
+from shipoff.orchestrator.records import Held, NewDeployment, Used
 from shipoff.orchestrator.transitions import decide
 
 SYSTEM = "system"
@@ -215,22 +216,23 @@ async def remove_project(work: Work, project_id: str, actor: str) -> None:
         await apply(work, deployment, ProjectRemoved(), actor=actor or SYSTEM)
 
 
-async def conclude(store: Store, performed: Sequence[tuple[Task, Event | None]]) -> Sequence[bool]:
+async def conclude(store: Store, performed: Sequence[tuple[Held, Event | None]]) -> Sequence[bool]:
     """Records that instructions were performed, and what came of them, in one transaction; which of them were still ours."""
     async with store.begin() as work:
-        states = await work.finish([task for task, _ in performed])
-        ours = [(task, event) for task, event in performed if task.id in states]
-        outcomes = [(task, event) for task, event in ours if event is not None]
+        states = await work.finish([held.task for held, _ in performed])
+        ours = [(held, event) for held, event in performed if held.task.id in states]
+        outcomes = [(held.record.deployment, event) for held, event in ours if event is not None]
         if outcomes:
-            await work.prepare([task.deployment_id for task, _ in outcomes], replacing=True)
-        for task, event in outcomes:
-            await apply_by_id(work, task.deployment_id, event)
-        applied = [task for task, event in ours if task.instruction is Instruction.PROVISION and event is None]
+            await work.prepare([then.id for then, _ in outcomes], replacing=True)
+        for then, event in outcomes:
+            with working_on(then.context):
+                await apply_by_id(work, then.id, event)
+        applied = [held.task for held, event in ours if held.task.instruction is Instruction.PROVISION and event is None]
         called_off = [task for task in applied if states[task.id] in TERMINAL]
         await work.prepare([task.deployment_id for task in called_off])
         for task in called_off:
             await _stop_again(work, task.deployment_id)
-    return [task.id in states for task, _ in performed]
+    return [held.task.id in states for held, _ in performed]
 
 
 async def _stop_again(work: Work, deployment_id: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from shipoff.common.telemetry import Context, current
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.orchestrator.v1 import orchestrator_pb2
 from shipoff.contracts.types.v1 import types_pb2
@@ -59,8 +60,8 @@ def used(usage: types_pb2.Usage) -> Used | None:
     return Used(Resources(int(1000 * usage.cpu_s / usage.wall_s), usage.peak_memory_bytes), usage.wall_s)
 
 
-def new_deployment(message: events_pb2.DeploymentRequested) -> NewDeployment:
-    """What the queue asks for. The sealed variables stay inside the request's bytes."""
+def new_deployment(message: events_pb2.DeploymentRequested, context: Context) -> NewDeployment:
+    """What the queue asks for, under the event's ids. The sealed variables stay inside the request's bytes."""
     return NewDeployment(
         id=message.deployment_id,
         project_id=message.project_id,
@@ -74,6 +75,7 @@ def new_deployment(message: events_pb2.DeploymentRequested) -> NewDeployment:
         trigger=message.trigger,
         requested_by=message.requested_by,
         accepted_at=message.requested_at.ToDatetime(tzinfo=UTC),
+        context=context,
     )
 
 
@@ -91,7 +93,7 @@ class Copy:
 
 
 def copied(origin: Record, copy: Copy) -> NewDeployment:
-    """A new deployment of the origin's artifact."""
+    """A new deployment of the origin's artifact, under the ids of what is being done."""
     facts = events_pb2.DeploymentRequested.FromString(origin.request)
     facts.deployment_id = copy.deployment_id
     facts.environment = copy.environment or origin.deployment.environment
@@ -120,6 +122,7 @@ def copied(origin: Record, copy: Copy) -> NewDeployment:
         artifact=origin.deployment.artifact,
         plan=origin.deployment.plan,
         static=origin.deployment.static,
+        context=current(),
     )
 
 

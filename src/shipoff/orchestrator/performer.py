@@ -16,6 +16,7 @@ import structlog
 from shipoff.common.batching import Batcher
 from shipoff.common.errors import Aborted, NotFound, PermanentError, TemporaryError
 from shipoff.common.lifecycle import looping
+from shipoff.common.telemetry import take_on
 from shipoff.orchestrator import handlers
 from shipoff.orchestrator.domain import (
     BuildFailed,
@@ -112,8 +113,9 @@ class Performer:
 
     async def _perform(self, held: Held) -> None:
         task = held.task
+        take_on(held.record.deployment.context)
         try:
-            if not await self._conclude((task, await self._actions[task.instruction](held))):
+            if not await self._conclude((held, await self._actions[task.instruction](held))):
                 log.info("instruction lost", instruction=task.instruction, deployment=task.deployment_id)
         except TemporaryError as error:
             delay_s = min(max(0.2 * 2 ** min(task.tries, 10), error.retry_after_s), _LONGEST_DELAY_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 
 from shipoff.common.errors import NotFound, TemporaryError
+from shipoff.common.telemetry import working_on
 from shipoff.orchestrator import handlers
 from shipoff.orchestrator.domain import DeadlinePassed, Deployment, Instruction, State
 from shipoff.orchestrator.ports import Outside, Store
@@ -19,10 +20,11 @@ async def sweep(store: Store, outside: Outside) -> None:
     for deployment_id, limit_s in await store.overdue():
         await handlers.observe(store, deployment_id, DeadlinePassed(limit_s))
     for deployment in await store.unchecked(idle_s=_LOOKED_AFTER_S, limit=_AT_ONCE):
-        try:
-            await _look_after(store, outside, deployment)
-        except TemporaryError as error:
-            log.info("sweep waits", deployment=deployment.id, error=str(error))
+        with working_on(deployment.context):
+            try:
+                await _look_after(store, outside, deployment)
+            except TemporaryError as error:
+                log.info("sweep waits", deployment=deployment.id, error=str(error))
 
 
 async def _look_after(store: Store, outside: Outside, deployment: Deployment) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from shipoff.common.telemetry import NO_CONTEXT, Context
 from shipoff.orchestrator.domain import Deployment, Instruction, Resources, State
 
 
@@ -55,6 +56,8 @@ class NewDeployment:
     static: bool = False
     # Why it is deployed at all, where nobody asked for it.
     reason: str = ""
+    # Of the request that asks for it.
+    context: Context = NO_CONTEXT
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from shipoff.common.telemetry import Context
+
 WEB = "web"
 # Runs once before a release, never as a process of it.
 RELEASE = "release"
@@ -116,8 +118,16 @@ class Workload:
     last_incarnation: int = 0
     # Nothing is left to do: stopped or failed, and everything of it is gone.
     settled: bool = False
+    # Of the call that wanted it first.
+    request_id: str = ""
+    traceparent: str = ""
     # The compare-and-set token of the stored row.
     version: int = 0
+
+    @property
+    def context(self) -> Context:
+        """The ids under which everything about it is done and told."""
+        return Context(self.request_id, self.team_id, self.traceparent)
 
     @property
     def wanted(self) -> bool:

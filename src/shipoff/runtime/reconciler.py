@@ -18,6 +18,7 @@ import structlog
 from shipoff.common.errors import Aborted, AlreadyExists, PermanentError, TemporaryError
 from shipoff.common.failpoints import crossing
 from shipoff.common.lifecycle import background, looping
+from shipoff.common.telemetry import take_on
 from shipoff.runtime import transitions
 from shipoff.runtime.domain import (
     Action,
@@ -224,6 +225,7 @@ class Reconciler:
             if known.stored is None or known.current is None:
                 return float("inf")
             before = known.current
+            take_on(before[0].context)
             decision = await self._decide(known, before)
             known.current = await self._save(known, decision)
             for action in decision.actions:

@@ -10,6 +10,7 @@ from typing import Any
 import grpc.aio
 
 from shipoff.common.errors import InvalidInput
+from shipoff.common.telemetry import current
 from shipoff.contracts.runtime.v1 import runtime_pb2, runtime_pb2_grpc
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.runtime.domain import Artifact, Instance, InstanceState, Phase, Process, Workload
@@ -100,6 +101,8 @@ def workload_of(message: runtime_pb2.Workload, *, defaults: Defaults, now: float
         health_path=run.health_path,
         ready_timeout_s=ready_timeout_s,
         ready_deadline=now + ready_timeout_s,
+        request_id=current().request_id,
+        traceparent=current().traceparent,
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -14,12 +16,21 @@ from neighbours.orchestrator import CLEAN_RUN, TEAM, check_histories, names, sur
 from shipoff.common.ids import new_id
 from shipoff.common.outbox import Outbox
 from shipoff.common.postgres import Database
-from shipoff.common.streams import DEPLOYMENT_PROGRESS, DEPLOYMENT_QUEUE, RUNTIME_EVENTS, Streams
+from shipoff.common.streams import DEPLOYMENT_PROGRESS, DEPLOYMENT_QUEUE, RUNTIME_EVENTS, Streams, decode
+from shipoff.common.telemetry import Context, new_traceparent, working_on
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.orchestrator import handlers
 from shipoff.orchestrator.adapters.postgres import PostgresStore
 from shipoff.orchestrator.adapters.work import Limits, Wakes
-from shipoff.orchestrator.domain import BuildSucceeded, EndpointsReady, Resources, RouteSwitched, SlotGranted, State
+from shipoff.orchestrator.domain import (
+    BuildSucceeded,
+    DeadlinePassed,
+    EndpointsReady,
+    Resources,
+    RouteSwitched,
+    SlotGranted,
+    State,
+)
 from shipoff.orchestrator.main import running
 from shipoff.orchestrator.records import NewDeployment
 from shipoff.orchestrator.settings import OrchestratorSettings
@@ -181,3 +192,27 @@ async def test_what_a_batch_gives_back_of_the_budget_is_there_for_what_it_takes(
     )
     app = store._terms.instance.memory_bytes
     assert (sums["reserved"], sums["lasting"], sums["held"], sums["holders"]) == (2 * app, 2 * app, 2 * app, 2)
+
+
+async def test_what_nobody_asked_for_is_told_under_the_deployments_own_ids(store):
+    """A slot, a deadline: in one transaction, each under the ids its deployment was accepted with. A cancel has its own."""
+    store, database = store
+    ids = [Context(request_id=f"r-{n}", tenant_id=TEAM, traceparent=new_traceparent()) for n in range(3)]
+    deployments = [replace(new(new_id()), context=one) for one in ids]
+    async with store.begin() as work:
+        await work.prepare(new=deployments)
+        for one in deployments:
+            await handlers.accept(work, one)
+    await handlers.admit(store, store._terms)
+    async with store.begin() as work:
+        for one in deployments[:2]:
+            await handlers.apply_by_id(work, one.id, DeadlinePassed(1.0))
+    canceller = Context(request_id="the canceller", tenant_id=TEAM, traceparent=new_traceparent())
+    with working_on(canceller):
+        await handlers.cancel(store, deployments[2].id, "ada")
+    rows = await database.all(sa.text("SELECT envelope FROM outbox"))
+    told = Counter((event.message.deployment_id, event.context) for event in (decode(row["envelope"]) for row in rows))
+    twice = {(one.id, one.context): 2 for one in deployments[:2]}
+    assert told == twice | {(deployments[2].id, ids[2]): 1, (deployments[2].id, canceller): 1}
+    held = await store.claim(limit=10, lease_s=1)
+    assert {one.record.deployment.context for one in held} == set(ids)

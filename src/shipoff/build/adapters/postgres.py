@@ -12,6 +12,7 @@ from shipoff.common.errors import Aborted, NotFound, Unauthenticated
 from shipoff.common.outbox import Outbox
 from shipoff.common.postgres import Database, Row, Transaction
 from shipoff.common.streams import DEPLOYMENT_PROGRESS
+from shipoff.common.telemetry import Context, current
 from shipoff.contracts.build.v1 import build_pb2
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.types.v1 import types_pb2
@@ -21,8 +22,8 @@ _HIGHEST = sa.text("SELECT max(attempt) FROM builds WHERE deployment_id = :deplo
 _LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:deployment_id, 0))")
 _LOWER = sa.text("SELECT attempt, team_id FROM builds WHERE deployment_id = :deployment_id AND state = 'running'")
 _INSERT = sa.text(
-    "INSERT INTO builds (deployment_id, attempt, project_id, team_id, request) "
-    "VALUES (:deployment_id, :attempt, :project_id, :team_id, :request)"
+    "INSERT INTO builds (deployment_id, attempt, project_id, team_id, request, request_id, traceparent) "
+    "VALUES (:deployment_id, :attempt, :project_id, :team_id, :request, :request_id, :traceparent)"
 )
 _CANCEL = sa.text(
     f"UPDATE builds SET cancel_reason = :reason, cancel_requested_at = clock_timestamp() "
@@ -31,7 +32,7 @@ _CANCEL = sa.text(
 _RUNNING = sa.text(f"SELECT 1 FROM builds WHERE {_THIS} AND state = 'running'")
 _FIND = sa.text(f"SELECT *, coalesce(extract(epoch FROM last_seen_at), 0)::float8 AS seen FROM builds WHERE {_THIS}")
 _UNFINISHED = sa.text(
-    """SELECT deployment_id, attempt, project_id, state, pid, process_started, cancel_reason,
+    """SELECT deployment_id, attempt, project_id, team_id, request_id, traceparent, state, pid, process_started, cancel_reason,
         extract(epoch FROM clock_timestamp() - coalesce(last_seen_at, launched_at, created_at))::float8 AS unseen,
         coalesce(extract(epoch FROM deadline_at - clock_timestamp()), 0)::float8 AS remaining,
         extract(epoch FROM clock_timestamp() - cancel_requested_at)::float8 AS cancelling,
@@ -86,7 +87,8 @@ class PostgresBuildStore:
             for row in await tx.all(_LOWER, {"deployment_id": ref.deployment_id}):
                 await self._finish(tx, Ref(ref.deployment_id, row["attempt"]), _superseded(ref, row["attempt"]))
             values = {"project_id": request.project_id, "team_id": request.team_id, "request": request.SerializeToString()}
-            await tx.execute(_INSERT, {**_key(ref), **values})
+            ids = {"request_id": current().request_id, "traceparent": current().traceparent}
+            await tx.execute(_INSERT, {**_key(ref), **values, **ids})
             return True
 
     async def ask_to_cancel(self, ref: Ref, reason: str) -> bool:
@@ -195,6 +197,10 @@ def _outcome(row: Row) -> Outcome | None:
     return kind.FromString(row["outcome"])
 
 
+def _context(row: Row) -> Context:
+    return Context(row["request_id"], str(row["team_id"]), row["traceparent"])
+
+
 def _attempt(row: Row) -> Attempt:
     process = None if row["pid"] is None else Process(row["pid"], row["process_started"])
     return Attempt(
@@ -207,6 +213,7 @@ def _attempt(row: Row) -> Attempt:
         cancelling_s=row["cancelling"],
         cancel_reason=row["cancel_reason"] or "",
         ended_s=row["ended"],
+        context=_context(row),
     )
 
 
@@ -224,4 +231,5 @@ def _stored(row: Row | None, missing: Unauthenticated | Aborted) -> Stored:
         plan=None if row["plan"] is None else build_pb2.PlanDecided.FromString(row["plan"]),
         artifact=None if row["artifact"] is None else types_pb2.Artifact.FromString(row["artifact"]),
         cancel_reason=row["cancel_reason"],
+        context=_context(row),
     )

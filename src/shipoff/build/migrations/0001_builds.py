@@ -19,6 +19,9 @@ _TABLES = [
         team_id uuid NOT NULL,
         -- StartBuildRequest: all facts of the request.
         request bytea NOT NULL,
+        -- The ids of the call that started it.
+        request_id text NOT NULL,
+        traceparent text NOT NULL,
         state text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'succeeded', 'failed')),
         created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         -- SHA-256 of the token that the builder proves itself with.

@@ -148,7 +148,7 @@ class Changes:
         slotted = phase and now.state is State.BUILDING
         self._changed[now.id] = _Change(earlier.stored, now, phase or earlier.phase, slotted or earlier.slotted)
         if moved:
-            self._moves.append(_Move(before, after, actor, current()))
+            self._moves.append(_Move(before, after, actor, _ids(now)))
         elif now.attempt > before.attempt:
             self._retries.append({"id": now.id, "attempt": now.attempt, "reason": now.reason})
 
@@ -194,6 +194,11 @@ class Changes:
         if late:
             raise Aborted(f"deployment {min(late)} was changed by somebody else")
         return times
+
+
+def _ids(now: Deployment) -> Context:
+    """Of whoever decided; the deployment's own where nobody asked, as at a granted slot or a deadline."""
+    return current() if current().request_id else now.context
 
 
 def _news(moves: Sequence[_Move], times: Mapping[str, datetime]) -> Iterable[events_pb2.Envelope]:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from shipoff.common.outbox import Outbox
 from shipoff.common.postgres import Database, Transaction, unnested
 from shipoff.common.streams import DEPLOYMENT_PROGRESS
+from shipoff.common.telemetry import working_on
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.orchestrator.adapters import admission, routes, rows
@@ -160,7 +161,8 @@ class PostgresStore:
         async with self._database.transaction() as tx:
             expired = [rows.record(row) for row in await self._retention.expire(tx, keep)]
             for record in expired:
-                await self._emit_expired(tx, record)
+                with working_on(record.deployment.context):
+                    await self._emit_expired(tx, record)
         return len(expired)
 
     async def _emit_expired(self, tx: Transaction, record: Record) -> None:

@@ -53,6 +53,8 @@ _NEW = {
     "plan": "bytea",
     "static": "boolean",
     "reason": "text",
+    "request_id": "text",
+    "traceparent": "text",
     "queued_limit_s": "float8",
     "building_limit_s": "float8",
     "provisioning_limit_s": "float8",
@@ -231,6 +233,8 @@ class PostgresWork:
             "number": number,
             "origin_id": new.origin_id or None,
             "artifact_key": artifact_key(new.artifact),
+            "request_id": new.context.request_id,
+            "traceparent": new.context.traceparent,
         }
         return values | self._limits.of(new.request)
 

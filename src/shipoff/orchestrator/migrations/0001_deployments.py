@@ -52,6 +52,9 @@ DDL = [
         -- Since when its build has its slot.
         slot_at timestamptz,
         replicas integer NOT NULL DEFAULT 0,
+        -- Of the request that it was accepted with.
+        request_id text NOT NULL DEFAULT '',
+        traceparent text NOT NULL DEFAULT '',
         UNIQUE (project_id, number),
         -- Serving or being put up without an artifact cannot be.
         CHECK (state NOT IN ('provisioning', 'production') OR artifact <> '')

@@ -37,6 +37,8 @@ _WORKLOADS = """CREATE TABLE workloads (
     generation integer NOT NULL,
     last_incarnation integer NOT NULL,
     settled boolean NOT NULL,
+    request_id text NOT NULL,
+    traceparent text NOT NULL,
     version bigint NOT NULL,
     changed_at timestamptz NOT NULL DEFAULT now(),
     CHECK (NOT settled OR phase IN ('failed', 'stopped'))
