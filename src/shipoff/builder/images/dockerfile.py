@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from shipoff.builder.commands import shown_command
 from shipoff.contracts.types.v1 import types_pb2
 
 ROOT = "/app"
@@ -24,6 +25,8 @@ PORT = 8080
 # An operator's file, e.g. a certificate: mounted here, under the name of the variable that points at it.
 FILES = "/run/shipoff"
 _CACHES = "/var/cache/shipoff"
+# Instructions that BuildKit numbers.
+_COUNTED = ("RUN ", "COPY ", "WORKDIR ")
 _INIT = "/usr/local/bin/shipoff-init"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 _PLAIN = re.compile(r"[A-Za-z0-9._@+-]+(/[A-Za-z0-9._@+-]+)*")
@@ -89,6 +92,8 @@ class Generated:
     target: str
     # Stage → the plan's step that it runs.
     steps: Mapping[str, str]
+    # Stage and the instruction's number in it, as BuildKit counts → the command as a person would type it.
+    shown: Mapping[tuple[str, int], str]
 
 
 def served(plan: types_pb2.Plan) -> bool:
@@ -108,7 +113,7 @@ def generate(plan: types_pb2.Plan, facts: Facts) -> Generated:
         stages.production()
         stages.init()
         stages.runtime()
-    return Generated(stages.text(), _ignore(plan, built=stages.built), stages.target, stages.steps)
+    return Generated(stages.text(), _ignore(plan, built=stages.built), stages.target, stages.steps, stages.shown())
 
 
 class _Stages:
@@ -118,6 +123,7 @@ class _Stages:
         self._plan = plan
         self._facts = facts
         self._blocks: list[list[str]] = []
+        self._commands: dict[str, str] = {}
         self.root = _inside(plan.app_root, "the app's folder")
         self.steps: dict[str, str] = {}
         # The whole source has been copied.
@@ -129,6 +135,24 @@ class _Stages:
         if max(len(line) for block in self._blocks for line in block) > _LINE_BYTES:
             raise Refused("a command of the plan is too long for an image's build: put it into a script of the source")
         return "# Made by Shipoff from the build's plan.\n" + "\n".join("\n".join(block) + "\n" for block in self._blocks)
+
+    def shown(self) -> dict[tuple[str, int], str]:
+        """Where BuildKit reports which command: FROM counts unless it is an earlier stage, ENV and the like never."""
+        found, stages = {}, {"scratch"}
+        for block in self._blocks:
+            _, image, _, stage = block[0].split(" ")
+            number = 0 if image in stages else 1
+            stages.add(stage)
+            for line in block[1:]:
+                number += line.startswith(_COUNTED)
+                if line in self._commands:
+                    found[stage, number] = self._commands[line]
+        return found
+
+    def _run_line(self, mounts: Iterable[str], argv: Sequence[str], shown: Sequence[str]) -> str:
+        line = " ".join(["RUN", *mounts, _exec(argv)])
+        self._commands[line] = shown_command(list(shown))
+        return line
 
     def _begin(self, image: str, name: str) -> list[str]:
         self._blocks.append([f"FROM {_reference(image)} AS {name}"])
@@ -172,7 +196,7 @@ class _Stages:
             # The value of a secret is no part of BuildKit's cache key: this is, and changes with it.
             environment.append("SHIPOFF_VARIABLES=" + ",".join(self._facts.variables[name] for name in visible))
         words = ["/usr/bin/env", *environment, *argv] if environment else argv
-        return " ".join(["RUN", *mounts, _exec(words)])
+        return self._run_line(mounts, words, argv)
 
     def _cache_mounts(self, step: types_pb2.PlanStep) -> list[str]:
         owner = f"{_identifier(self._facts.tenant)}/{_identifier(self._facts.app)}"
@@ -206,7 +230,7 @@ class _Stages:
         source = self.target
         block = self._begin(source, "production")
         if prune:
-            block += [f"WORKDIR {folder}", f"RUN {_exec(prune)}"]
+            block += [f"WORKDIR {folder}", self._run_line((), prune, prune)]
         if removed and self.built:
             block.append(f"RUN {_exec(['rm', '-rf', '--', *removed])}")
 
