@@ -7,6 +7,7 @@ download) stays in the tools' folder from run to run.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -25,7 +27,7 @@ from typing import Any
 TOOLS = Path(os.environ.get("SHIPOFF_TEST_TOOLS", "/var/cache/shipoff-tests"))
 _ENGINE = TOOLS / "engine" / "usr"
 BUILDX = _ENGINE / "libexec" / "docker" / "cli-plugins" / "docker-buildx"
-# There is no bridge: nothing of this machine's network is changed.
+# The bridge leads nowhere, so that nothing of this machine's packet filter is changed.
 HOST_NETWORK = ("--network", "host", "--allow", "network.host")
 _START_S = 60
 _ASK_S = 120
@@ -130,10 +132,13 @@ def engine_running(folder: Path) -> Iterator[Engine]:
     configuration = {"features": {"containerd-snapshotter": True}, "builder": {"gc": {"enabled": False}}}
     (folder / "daemon.json").write_text(json.dumps(configuration))
     (folder / "registry.yml").write_text(_registry_settings(engine, folder))
+    kept = TOOLS / f"registry-{_recipe()}"
+    if kept.exists():
+        shutil.copytree(kept, folder / "registry", copy_function=_linked)
     dockerd = [
         *(str(_ENGINE / "sbin" / "dockerd"), "--config-file", str(folder / "daemon.json")),
         *("--data-root", str(folder / "data"), "--exec-root", str(folder / "exec"), "--pidfile", str(folder / "pid")),
-        *("--host", engine.host, "--bridge", "none", "--iptables=false", "--ip6tables=false"),
+        *("--host", engine.host, "--iptables=false", "--ip6tables=false"),
     ]
     with (
         _process(["docker-registry", "serve", str(folder / "registry.yml")], folder),
@@ -141,7 +146,9 @@ def engine_running(folder: Path) -> Iterator[Engine]:
     ):
         _until(lambda: _listens(engine.registry), folder)
         _until(lambda: bool(engine.run("info", "--format", "{{.ServerVersion}}")), folder)
-        _base_images(engine, folder)
+        if not kept.exists():
+            _base_images(engine, folder)
+            _keep(folder / "registry", kept)
         yield engine
 
 
@@ -154,6 +161,35 @@ def _registry_settings(engine: Engine, folder: Path) -> str:
             "http": {"addr": engine.registry},
         }
     )
+
+
+def _recipe() -> str:
+    """Names what the base images are made of."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for file in (TOOLS / "base.tar", Path(sys.executable).with_name("uv"), next(TOOLS.glob("npm-*.tgz"))):
+        status = file.stat()
+        digest.update(f"{file.name} {status.st_size} {int(status.st_mtime)}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _keep(registry: Path, kept: Path) -> None:
+    """Keeps the registry's files for the next run; what was kept of older recipes goes."""
+    for stale in TOOLS.glob("registry-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    incoming = Path(tempfile.mkdtemp(dir=TOOLS)) / "registry"
+    shutil.copytree(registry, incoming)
+    # Another run may have been faster.
+    with contextlib.suppress(OSError):
+        incoming.rename(kept)
+    shutil.rmtree(incoming.parent, ignore_errors=True)
+
+
+def _linked(source: str, target: str) -> None:
+    """Nothing that a registry has written changes: a link will do where there can be one."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _base_images(engine: Engine, folder: Path) -> None:

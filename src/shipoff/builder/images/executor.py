@@ -83,7 +83,8 @@ class _Recipe:
     context: Path
     target: str
     steps: Mapping[str, str]
-    shown: Mapping[tuple[str, int], str]
+    # None: the file is the user's own.
+    shown: Mapping[tuple[str, int], str] | None
     replaced: Mapping[str, str]
     arguments: Mapping[str, str]
 
@@ -103,7 +104,8 @@ class ImageBuild:
         """Builds and pushes the image. Raises BuildError."""
         repository = f"{self._site.settings.registry}/{self._job.project_id}"
         name = f"{repository}:{self._job.deployment_id}-{self._job.attempt}"
-        output = {"type": "image", "name": name, "push": "true", "oci-mediatypes": "true", "rewrite-timestamp": "true"}
+        output = {"type": "image", "name": name, "push": "true", "store": "false", "oci-mediatypes": "true"}
+        output["rewrite-timestamp"] = "true"
         with self._workshop() as folder:
             recipe = await self._recipe(folder)
             await self._run(recipe, output, attested=True)
@@ -176,7 +178,7 @@ class ImageBuild:
             context,
             target="",
             steps={},
-            shown={},
+            shown=None,
             replaced={image: instead for image, instead in replaced.items() if instead != canonical(image)},
             arguments={"BUILDKIT_SYNTAX": mirrored(syntax, mirrors)} if syntax and mirrors else {},
         )

@@ -55,7 +55,7 @@ class _Vertex:
 class Progress:
     """One build's progress."""
 
-    def __init__(self, masker: Masker, steps: Mapping[str, str], shown: Mapping[tuple[str, int], str]) -> None:
+    def __init__(self, masker: Masker, steps: Mapping[str, str], shown: Mapping[tuple[str, int], str] | None) -> None:
         self._masker = masker
         self._steps = steps
         self._shown = shown
@@ -118,13 +118,14 @@ class Progress:
         yield from (Line(text, channel) for text in splitter.feed(data))
 
 
-def _vertex(name: str, shown: Mapping[tuple[str, int], str]) -> _Vertex:
-    """`shown`: the commands of a generated Dockerfile, of which nothing else is worth a line; empty: the file is the user's."""
+def _vertex(name: str, shown: Mapping[tuple[str, int], str] | None) -> _Vertex:
+    """`shown`: the commands of a generated Dockerfile, of which nothing else is worth a line; None: the file is the user's."""
     match = _STAGE.fullmatch(name)
     if not match:
-        quiet = not name or name.startswith(_QUIET if shown else "[internal]")
+        quiet = not name or name.startswith("[internal]" if shown is None else _QUIET)
         return _Vertex("", name[:_SHOWN], hidden=quiet)
     platform, stage, number, instruction = match[1], match[2] or "", int(match[3]), match[4]
-    command = shown.get((stage, number), instruction)[:_SHOWN]
-    hidden = (stage, number) not in shown if shown else instruction.startswith("WORKDIR")
+    known = (shown or {}).get((stage, number))
+    command = (known or instruction)[:_SHOWN]
+    hidden = instruction.startswith("WORKDIR") if shown is None else known is None
     return _Vertex(stage, f"{command} ({platform})" if platform else command, hidden=hidden)
