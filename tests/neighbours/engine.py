@@ -141,6 +141,7 @@ def engine_running(folder: Path) -> Iterator[Engine]:
         *("--host", engine.host, "--iptables=false", "--ip6tables=false"),
     ]
     with (
+        _cleared(folder),
         _process(["docker-registry", "serve", str(folder / "registry.yml")], folder),
         _process(dockerd, folder),
     ):
@@ -150,6 +151,18 @@ def engine_running(folder: Path) -> Iterator[Engine]:
             _base_images(engine, folder)
             _keep(folder / "registry", kept)
         yield engine
+
+
+@contextmanager
+def _cleared(folder: Path) -> Iterator[None]:
+    """Nothing is left of the folder: an engine keeps file systems mounted there."""
+    try:
+        yield
+    finally:
+        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for mount in sorted((one for one in mounts if one.startswith(f"{folder}/")), reverse=True):
+            subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _registry_settings(engine: Engine, folder: Path) -> str:

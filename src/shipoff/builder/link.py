@@ -99,7 +99,8 @@ class Link:
 
     async def record_image(self, artifact: types_pb2.Artifact) -> types_pb2.Artifact:
         """Makes a pushed image the attempt's artifact. Raises ShipoffError."""
-        async with connected(self._address) as stub:
+        async with channel(self._address) as opened:
+            stub = build_pb2_grpc.BuilderServiceStub(opened)
             answer: build_pb2.RecordImageResponse = await stub.RecordImage(
                 build_pb2.RecordImageRequest(artifact=artifact), timeout=_RECORD_S, metadata=self._metadata
             )
