@@ -80,7 +80,7 @@ async def _execute(shop: Workshop, job: build_pb2.Job, plan: types_pb2.Plan) -> 
         shop.link.phase(name)
         shop.watch.step = name
 
-    site = Site(shop.assignment, shop.assignment.images, shop.journal, shop.files, shop.source, on_step)
+    site = Site(shop.assignment, shop.assignment.images, shop.journal, shop.files, shop.programs, shop.source, on_step)
     executor = ImageBuild(site, job, plan)
     if served(plan):
         return await _upload(shop, plan, await _pack(shop, plan, await executor.pages()))

@@ -13,14 +13,17 @@ import json
 import os
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from typing import Any
 
 from shipoff.builder.assignment import BuildError, Kind
+from shipoff.builder.enclosure import Program
 from shipoff.builder.images.bases import mirrored
 from shipoff.builder.images.settings import ImageSettings
+from shipoff.builder.programs import Programs
 
 # 1980-01-01: the first day a zip file can name; the same in native builds.
 EPOCH = "315532800"
@@ -50,8 +53,9 @@ class Request:
 class Buildx:
     """The program, as this build may use it. `folder` is the builder's own."""
 
-    def __init__(self, settings: ImageSettings, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, settings: ImageSettings, folder: Path, environment: Mapping[str, str], programs: Programs) -> None:
         self._settings = settings
+        self._programs = programs
         self._folder = folder
         self.metadata = folder / "metadata.json"
         self._environment = {**environment, **self._own()}
@@ -87,8 +91,8 @@ class Buildx:
 
     async def ask(self, *words: str) -> str:
         """What a command answers. Raises BuildError with its last words."""
-        process = await self._start(words, stdout=PIPE)
-        written, said = await process.communicate()
+        async with self._started(words, stdout=PIPE) as process:
+            written, said = await process.communicate()
         if process.returncode != 0:
             raise platform_error(_last_words(said.decode(errors="replace")))
         return written.decode(errors="replace").strip()
@@ -103,17 +107,17 @@ class Buildx:
 
     async def build(self, request: Request, code: list[int]) -> AsyncIterator[bytes]:
         """The lines of a build's progress; its exit code is appended at the end."""
-        process = await self._start(self._arguments(request), stderr=PIPE)
-        assert process.stderr is not None
-        rest = b""
-        while chunk := await process.stderr.read(_CHUNK_BYTES):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                yield line
-            rest = rest[-_LINE_BYTES:]
-        if rest:
-            yield rest
-        code.append(await process.wait())
+        async with self._started(self._arguments(request)) as process:
+            assert process.stderr is not None
+            rest = b""
+            while chunk := await process.stderr.read(_CHUNK_BYTES):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield line
+                rest = rest[-_LINE_BYTES:]
+            if rest:
+                yield rest
+            code.append(await process.wait())
 
     def _arguments(self, request: Request) -> list[str]:
         settings = self._settings
@@ -139,21 +143,14 @@ class Buildx:
             words += ["--secret", _csv({"id": name, "src": str(path)})]
         return [*words, "--", str(request.context)]
 
-    async def _start(self, words: Sequence[str], *, stdout: int = DEVNULL, stderr: int = PIPE) -> asyncio.subprocess.Process:
+    @asynccontextmanager
+    async def _started(self, words: Sequence[str], *, stdout: int = DEVNULL) -> AsyncIterator[asyncio.subprocess.Process]:
         builder = self._settings.builder or (_BUILDER if self._settings.address else "")
         chosen = ["--builder", builder] if builder and words[0] != "create" else []
+        program = Program([self._settings.buildx, *chosen, *words], self._folder, self._environment)
         try:
-            return await asyncio.create_subprocess_exec(
-                self._settings.buildx,
-                *chosen,
-                *words,
-                cwd=self._folder,
-                env=self._environment,
-                stdin=DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
-            )
+            async with self._programs.own(program, stdout=stdout, stderr=PIPE) as process:
+                yield process
         except OSError as error:
             raise platform_error(f"{self._settings.buildx} cannot be run: {error.strerror}") from error
 

@@ -25,6 +25,7 @@ from shipoff.builder.images.dockerfile import Bases, Facts, Generated, Refused, 
 from shipoff.builder.images.progress import Failure, Progress
 from shipoff.builder.images.settings import ImageSettings
 from shipoff.builder.journal import Journal
+from shipoff.builder.programs import Programs
 from shipoff.builder.steps import CACHES, fixed_environment
 from shipoff.builder.unpacking import unpack
 from shipoff.contracts.build.v1 import build_pb2
@@ -70,6 +71,7 @@ class Site:
     settings: ImageSettings
     journal: Journal
     files: TenantFiles
+    programs: Programs
     source: Path
     # Called with the step that begins.
     on_step: Callable[[str], None]
@@ -98,7 +100,7 @@ class ImageBuild:
         self._plan = plan
         # Beside the tenant's folder, not in it.
         self._folder = site.assignment.work_folder.parent / "image"
-        self._buildx = Buildx(site.settings, self._folder, site.assignment.environment)
+        self._buildx = Buildx(site.settings, self._folder, site.assignment.environment, site.programs)
 
     async def image(self) -> Image:
         """Builds and pushes the image. Raises BuildError."""
