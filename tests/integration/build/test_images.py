@@ -243,7 +243,11 @@ async def test_a_failing_step_is_named_with_its_command(yard):
     assert "the reason" in await yard.text(result.deployment_id)
 
 
-async def test_cancelling_ends_what_runs_in_the_builder(yard):
+@pytest.mark.parametrize(
+    ("end", "failure"),
+    [("cancel", events_pb2.BUILD_FAILURE_CANCELLED), ("kill the builder", events_pb2.BUILD_FAILURE_BUILDER_LOST)],
+)
+async def test_what_runs_in_buildkit_ends_with_its_build(yard, end, failure):
     mark = f"7{uuid.uuid4().int % 10**8}"
     settings = types_pb2.BuildSettings(build_command=f"sleep {mark}")
     deployment = await yard.start({"Procfile": PROCFILE}, timeout_s=150, settings=settings)
@@ -256,10 +260,14 @@ async def test_cancelling_ends_what_runs_in_the_builder(yard):
         while not sleepers():
             assert not await yard.results(deployment)
             await asyncio.sleep(0.1)
-    await yard.cancel(deployment)
-    result = await yard.result(deployment)
+    if end == "cancel":
+        await yard.cancel(deployment)
+    else:
+        for builder in yard.builders():
+            builder.kill()
+    result = await yard.result(deployment, timeout_s=90)
     assert isinstance(result, events_pb2.BuildFailed)
-    assert result.failure == events_pb2.BUILD_FAILURE_CANCELLED
+    assert result.failure == failure
     async with asyncio.timeout(60):
         while sleepers():  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.1)

@@ -147,12 +147,18 @@ class Buildx:
     async def _started(self, words: Sequence[str], *, stdout: int = DEVNULL) -> AsyncIterator[asyncio.subprocess.Process]:
         builder = self._settings.builder or (_BUILDER if self._settings.address else "")
         chosen = ["--builder", builder] if builder and words[0] != "create" else []
-        program = Program([self._settings.buildx, *chosen, *words], self._folder, self._environment)
+        program = Program([*_leash(), self._settings.buildx, *chosen, *words], self._folder, self._environment)
         try:
             async with self._programs.own(program, stdout=stdout, stderr=PIPE) as process:
                 yield process
         except OSError as error:
             raise platform_error(f"{self._settings.buildx} cannot be run: {error.strerror}") from error
+
+
+def _leash() -> list[str]:
+    """It ends with this process however that ends (setpriv(1)), and BuildKit cancels a build that nobody waits for."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
 
 
 def platform_error(reason: str) -> BuildError:
