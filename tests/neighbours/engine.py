@@ -24,11 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 TOOLS = Path(os.environ.get("SHIPOFF_TEST_TOOLS", "/var/cache/shipoff-tests"))
 _ENGINE = TOOLS / "engine" / "usr"
 BUILDX = _ENGINE / "libexec" / "docker" / "cli-plugins" / "docker-buildx"
 # The bridge leads nowhere, so that nothing of this machine's packet filter is changed.
 HOST_NETWORK = ("--network", "host", "--allow", "network.host")
+_PREFIX = "shipoff-engine-"
+_ROOM_BYTES = 8 << 30
 _START_S = 60
 _ASK_S = 120
 _TOOLS_IMAGE = """\
@@ -124,6 +128,18 @@ class Engine:
         return f"{self.registry}/{name}:1"
 
 
+def engine_folder() -> Path:
+    """A new folder, in memory where there is plenty: layers are many small files."""
+    parent = Path("/dev/shm")
+    roomy = parent.is_dir() and min(shutil.disk_usage(parent).free, psutil.virtual_memory().available) > _ROOM_BYTES
+    parent = parent if roomy else Path("/tmp")
+    for left in parent.glob(f"{_PREFIX}*"):
+        # Of a run that was killed.
+        if not psutil.pid_exists(int(left.name.removeprefix(_PREFIX).partition("-")[0])):
+            _remove(left)
+    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
+
+
 @contextmanager
 def engine_running(folder: Path) -> Iterator[Engine]:
     """Starts both, with the base images in the registry; nothing of them runs afterwards."""
@@ -159,10 +175,14 @@ def _cleared(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-        for mount in sorted((one for one in mounts if one.startswith(f"{folder}/")), reverse=True):
-            subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in sorted((one for one in mounts if one.startswith(f"{folder}/")), reverse=True):
+        subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _registry_settings(engine: Engine, folder: Path) -> str:
@@ -178,7 +198,7 @@ def _registry_settings(engine: Engine, folder: Path) -> str:
 
 def _recipe() -> str:
     """Names what the base images are made of."""
-    digest = hashlib.sha256(Path(__file__).read_bytes())
+    digest = hashlib.sha256(f"{_TOOLS_IMAGE}{_SCANNER}".encode())
     for file in (TOOLS / "base.tar", Path(sys.executable).with_name("uv"), next(TOOLS.glob("npm-*.tgz"))):
         status = file.stat()
         digest.update(f"{file.name} {status.st_size} {int(status.st_mtime)}".encode())
@@ -236,7 +256,9 @@ def _environment(folder: Path) -> dict[str, str]:
 @contextmanager
 def _process(argv: list[str], folder: Path) -> Iterator[None]:
     with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(argv, env=_environment(folder), stdout=log, stderr=log, start_new_session=True)
+        # They end with this process, however that ends.
+        leash = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
+        process = subprocess.Popen([*leash, *argv], env=_environment(folder), stdout=log, stderr=log, start_new_session=True)
     try:
         yield
     finally:

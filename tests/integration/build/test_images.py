@@ -19,7 +19,7 @@ import httpx2
 import psutil
 import pytest
 from neighbours.build import Yard, build_yard, files_of
-from neighbours.engine import BUILDX, Engine, engine_running, missing
+from neighbours.engine import BUILDX, Engine, engine_folder, engine_running, missing
 
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.types.v1 import types_pb2
@@ -29,6 +29,8 @@ WHY_NOT = missing()
 # On CI the engine has to be there.
 pytestmark = [
     pytest.mark.xdist_group("images"),
+    # Two builds, a start and a download of every blob, on a machine that is busy with other tests.
+    pytest.mark.timeout(600),
     pytest.mark.skipif(bool(WHY_NOT) and not os.environ.get("CI"), reason=WHY_NOT or "-"),
 ]
 CANARY = "canary-4f1c9b7e2d"
@@ -37,10 +39,10 @@ PROCFILE = "web: python3 -m http.server $PORT --bind $HOST\n"
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory) -> Iterator[Engine]:
+def engine() -> Iterator[Engine]:
     """A Docker Engine, and a registry with base images."""
     assert not WHY_NOT, WHY_NOT
-    with engine_running(tmp_path_factory.mktemp("engine")) as running:
+    with engine_running(engine_folder()) as running:
         yield running
 
 
