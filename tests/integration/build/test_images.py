@@ -316,3 +316,18 @@ class TestWithAScanner:
         )
         assert "https://slsa.dev/provenance/" in text
         assert "https://spdx.dev/Document" in text
+
+
+class TestForTwoPlatforms:
+    """A platform whose images run on two kinds of machine."""
+
+    @pytest.fixture
+    def image_settings(self, image_settings) -> dict[str, Any]:
+        return {**image_settings, "platforms": "linux/amd64,linux/arm64"}
+
+    async def test_one_reference_stands_for_both(self, yard, engine):
+        files = {"Dockerfile": 'FROM scratch\nCOPY page /page\nCMD ["/page"]\n', "page": "x"}
+        deployment, result = await built(yard, files)
+        listed = (await asyncio.to_thread(engine.manifest, result.artifact.object_key))["manifests"]
+        assert {one["platform"]["architecture"] for one in listed} >= {"amd64", "arm64"}
+        assert "warning: the image may run as root" in await yard.text(deployment)
