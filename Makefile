@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help up down runtime dev check test bench diagram proto lock clean
+.PHONY: help up down runtime dev check test engine bench diagram proto lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ check: dev ## Lint, types, layers, contracts
 
 test: dev ## Every test, in parallel (ARGS="…" is passed to pytest)
 	$(BIN)/pytest -n auto --dist loadgroup $(ARGS)
+
+engine: ## What the tests of images need: Docker Engine, Buildx, a registry, base images (Debian, root)
+	scripts/engine.sh
 
 bench: dev ## Measure (FIGURE=name: one figure)
 	@set -e; for figure in $(if $(FIGURE),benchmarks/$(subst -,_,$(FIGURE)).py,$(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))); do \

@@ -44,6 +44,7 @@ from shipoff.contracts.detector.v1 import detector_pb2, detector_pb2_grpc
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.types.v1 import types_pb2
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 MASTER_KEY = base64.b64encode(b"m" * 32).decode()
 Result = events_pb2.BuildSucceeded | events_pb2.BuildFailed
 
@@ -58,6 +59,12 @@ def archive_of(files: Mapping[str, bytes | str]) -> bytes:
             member.size, member.mode = len(data), 0o644
             archive.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
+
+
+def files_of(name: str) -> dict[str, bytes]:
+    """An example's files."""
+    listed = subprocess.run(["git", "ls-files", "-z", "."], cwd=EXAMPLES / name, capture_output=True, check=True, text=True)
+    return {path: (EXAMPLES / name / path).read_bytes() for path in listed.stdout.split("\0") if path}
 
 
 def plan_of(*commands: str, mode: str = "PLAN_MODE_SERVER", **fields: Any) -> str:

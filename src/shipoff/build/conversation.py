@@ -112,6 +112,9 @@ class Conversation:
             timeout_s=request.timeout_s,
             next_sequence=self._stored.log_sequence + 1,
             notice=request.notice,
+            project_id=request.project_id,
+            team_id=request.team_id,
+            cache_key=self._services.sealer.derive(f"build cache of {request.project_id}"),
         )
 
     async def _variables(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ from shipoff.contracts.types.v1 import types_pb2
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PIECE_BYTES = 1 << 20
-_KINDS = (types_pb2.ARTIFACT_KIND_STATIC, types_pb2.ARTIFACT_KIND_APP)
+_ARCHIVES = (types_pb2.ARTIFACT_KIND_STATIC, types_pb2.ARTIFACT_KIND_APP)
 _FAILURES = {
     Cause.CANCELLED: events_pb2.BUILD_FAILURE_CANCELLED,
     Cause.BUILDER_LOST: events_pb2.BUILD_FAILURE_BUILDER_LOST,
@@ -120,6 +120,8 @@ class Transfers:
     store: BuildStore
     objects: Objects
     artifact_bytes: int
+    # Where images of this platform are; empty: none are built.
+    registry: str = ""
 
     async def source(self, stored: Stored) -> AsyncIterator[bytes]:
         """The uploaded archive, in pieces that fit a message. Raises NotFound, PreconditionFailed for another source."""
@@ -136,7 +138,7 @@ class Transfers:
         Raises InvalidInput for a bad declaration, DataLoss when other bytes arrive (nothing is kept), Aborted when the
         attempt has ended.
         """
-        self._check(stored, declared)
+        self._check(stored, declared, *_ARCHIVES)
         incoming = incoming_key(stored.ref)
         try:
             digest, size = await self.objects.put_stream(incoming, _at_most(chunks, declared.size_bytes))
@@ -151,13 +153,21 @@ class Transfers:
         await self.store.artifact_stored(stored.ref, artifact)
         return artifact
 
-    def _check(self, stored: Stored, declared: types_pb2.Artifact) -> None:
+    async def image(self, stored: Stored, declared: types_pb2.Artifact) -> types_pb2.Artifact:
+        """Records an image in the project's own repository; the artifact. Raises InvalidInput, Aborted as `artifact` does."""
+        self._check(stored, declared, types_pb2.ARTIFACT_KIND_IMAGE)
+        if not self.registry or declared.object_key != f"{self.registry}/{stored.project_id}@{declared.digest}":
+            raise InvalidInput("the image is not in the project's repository", field="artifact.object_key")
+        await self.store.artifact_stored(stored.ref, declared)
+        return declared
+
+    def _check(self, stored: Stored, declared: types_pb2.Artifact, *kinds: types_pb2.ArtifactKind.ValueType) -> None:
         if stored.state is not State.RUNNING:
             raise Aborted("the attempt has ended")
         if not _DIGEST.fullmatch(declared.digest):
             raise InvalidInput("the digest has to be sha256:<hex>", field="artifact.digest")
-        if declared.kind not in _KINDS:
-            raise InvalidInput("an archive is a static site or an app", field="artifact.kind")
+        if declared.kind not in kinds:
+            raise InvalidInput("an archive is a static site or an app, an image is an image", field="artifact.kind")
         if not 0 < declared.size_bytes <= self.artifact_bytes:
             raise InvalidInput(f"an artifact has at most {self.artifact_bytes} bytes", field="artifact.size_bytes")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from shipoff.build.adapters.assignment import Limits
 from shipoff.build.adapters.child_process import ChildProcessLauncher, Workplace
+from shipoff.build.adapters.images import images
 from shipoff.build.adapters.peers import RemoteDetector, StreamedLog
 from shipoff.build.adapters.postgres import PostgresBuildStore
 from shipoff.build.conversation import Services
@@ -43,9 +44,9 @@ async def running(settings: BuildSettings | None = None) -> AsyncIterator[None]:
         detector = detector_pb2_grpc.DetectorServiceStub(await stack.enter_async_context(channel(address("detector"))))
         outbox = Outbox(database, streams, producing=[DEPLOYMENT_PROGRESS])
         store, bells, launcher = PostgresBuildStore(database, outbox), Bells(), ChildProcessLauncher(_workplace(settings))
-        services = Services(store, RemoteDetector(detector), StreamedLog(streams), sealer, bells, asyncio.Event())
+        services = Services(store, _detector(detector, settings), StreamedLog(streams), sealer, bells, asyncio.Event())
         reconciler = Reconciler(store, launcher, objects, bells, rules=Rules(lease_s=settings.lease_s))
-        builders = BuilderServer(services, Transfers(store, objects, settings.artifact_bytes))
+        builders = BuilderServer(services, _transfers(store, objects, settings))
 
         await stack.enter_async_context(outbox.relaying())
         if not settings.keep_builders:
@@ -69,6 +70,14 @@ async def _builders_served(listen: str, builders: BuilderServer) -> AsyncIterato
         if listen.startswith("unix:"):
             _open_to_all(Path(listen.removeprefix("unix:")))
         yield
+
+
+def _detector(stub: detector_pb2_grpc.DetectorServiceStub, settings: BuildSettings) -> RemoteDetector:
+    return RemoteDetector(stub, builds_images=settings.executor == "buildkit")
+
+
+def _transfers(store: PostgresBuildStore, objects: ObjectStore, settings: BuildSettings) -> Transfers:
+    return Transfers(store, objects, settings.artifact_bytes, settings.registry if settings.executor == "buildkit" else "")
 
 
 def _open_to_all(socket: Path) -> None:
@@ -96,4 +105,5 @@ def _workplace(settings: BuildSettings) -> Workplace:
         limits=limits,
         sandbox=sandbox.usable(settings.sandbox),
         private=(home(), *ObjectStore.folders(settings.objects_url)),
+        images=images(settings),
     )

@@ -100,6 +100,11 @@ class BuilderServer(build_pb2_grpc.BuilderServiceServicer):
         artifact = await self._transfers.artifact(stored, first.artifact, _chunks(request_iterator))
         return build_pb2.UploadArtifactResponse(artifact=artifact)
 
+    async def RecordImage(self, request: build_pb2.RecordImageRequest, context: Context) -> build_pb2.RecordImageResponse:
+        """Makes a pushed image the attempt's artifact."""
+        stored = await self._attempt(_token_hash(context))
+        return build_pb2.RecordImageResponse(artifact=await self._transfers.image(stored, request.artifact))
+
     async def _attempt(self, token_hash: bytes) -> Stored:
         """The attempt that the call is about. The call goes on under its ids: builders bring none."""
         stored = await self._services.store.by_token(token_hash)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import os
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shipoff.common.config import ServiceSettings, home, service_config
 from shipoff.common.sandbox import Mode
@@ -58,6 +59,42 @@ class BuildSettings(ServiceSettings):
     # Connections to the database.
     pool_size: int = Field(default=5, ge=1)
 
+    # native: on this machine, as folders. buildkit: as images in a registry, by docker-buildx.
+    executor: Literal["native", "buildkit"] = "native"
+    # Where images are pushed to, a registry and the first part of the repositories' names; the rest is the project's id.
+    registry: str = Field(default="", pattern=r"^([a-z0-9][A-Za-z0-9._:/-]*[A-Za-z0-9])?$")
+    # A config.json with the registries' logins; empty: ~/.docker/config.json where it is there.
+    registry_logins: str = ""
+    # prefix=replacement with commas: where images of other registries are fetched from.
+    registry_mirrors: str = ""
+    # provider=image with commas: what builds are made in; provider-run=image: what they run in.
+    base_images: str = ""
+    # What the steps of an image's build reach: the builder's own network, its machine's, or none.
+    image_network: Literal["default", "host", "none"] = "default"
+    # linux/amd64,linux/arm64; empty: the builder's own.
+    platforms: str = Field(default="", pattern=r"^(linux/[a-z0-9/]+(,linux/[a-z0-9/]+)*)?$")
+    provenance: Literal["min", "max", "off"] = "min"
+    # The image that lists an image's packages; off: no list is made.
+    sbom_generator: str = "docker.io/docker/buildkit-syft-scanner:stable-1"
+    # The docker-buildx program; empty: found on PATH or where Docker keeps its plugins.
+    buildx: str = ""
+    # One of `docker buildx ls`; empty: the Docker Engine's own BuildKit.
+    buildx_builder: str = ""
+    # A remote BuildKit (tcp://host:port), and a folder with ca.pem, cert.pem and key.pem for it.
+    buildkit_address: str = ""
+    buildkit_tls_folder: str = ""
+    # The Docker Engine's address; empty: its usual socket.
+    docker_host: str = ""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.executor == "buildkit" and not self.registry:
+            raise ValueError("SHIPOFF_BUILD_EXECUTOR=buildkit needs SHIPOFF_BUILD_REGISTRY: where images are pushed to")
+        for field, text in (("BASE_IMAGES", self.base_images), ("REGISTRY_MIRRORS", self.registry_mirrors)):
+            if any(not all(part.strip() for part in pair.partition("=")) for pair in pairs(text)):
+                raise ValueError(f"SHIPOFF_BUILD_{field} is a list of name=value with commas")
+        return self
+
     @property
     def builder_address(self) -> str:
         """Where builders connect."""
@@ -71,7 +108,7 @@ class BuildSettings(ServiceSettings):
     @property
     def allowed_hosts(self) -> tuple[str, ...]:
         """`allow_hosts`, one by one."""
-        return tuple(host.strip() for host in self.allow_hosts.split(",") if host.strip())
+        return tuple(pairs(self.allow_hosts))
 
     def passed_environment(self) -> dict[str, str]:
         """The variables of this process that `pass_env` names; case does not matter, as with http_proxy."""
@@ -81,3 +118,8 @@ class BuildSettings(ServiceSettings):
             for name, value in os.environ.items()
             if any(fnmatch.fnmatchcase(name.upper(), pattern) for pattern in patterns)
         }
+
+
+def pairs(text: str) -> list[str]:
+    """The parts of a list with commas."""
+    return [pair.strip() for pair in text.split(",") if pair.strip()]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from shipoff.builder.images.settings import ImageSettings
 from shipoff.common.sandbox import Sandbox
 from shipoff.contracts.events.v1 import events_pb2
 
@@ -59,6 +60,8 @@ class Assignment:
     limits: Limits = field(default_factory=Limits)
     # What programs run inside; None: nothing.
     sandbox: Sandbox | None = None
+    # None: builds run on this machine, natively.
+    images: ImageSettings | None = None
 
     @property
     def work_folder(self) -> Path:
@@ -77,6 +80,8 @@ class Assignment:
         if values["sandbox"] is not None:
             values["sandbox"] = Sandbox(**values["sandbox"])
         values["allow_hosts"] = tuple(values["allow_hosts"])
+        if images := values.get("images"):
+            values["images"] = ImageSettings(**{**images, "platforms": tuple(images["platforms"])})
         return cls(**values)
 
 

@@ -19,6 +19,7 @@ _HEARTBEAT_S = 2.0
 _FIRST_BACKOFF_S = 0.1
 _LONGEST_BACKOFF_S = 2.0
 _UPLOAD_S = 600.0
+_RECORD_S = 10.0
 # Batches on their way that are not stored yet: the service holds no more than these.
 _IN_FLIGHT = 16
 # After these there is nothing more to say: the attempt is unknown, or it is over.
@@ -93,6 +94,15 @@ class Link:
             stub = build_pb2_grpc.BuilderServiceStub(opened)
             answer: build_pb2.UploadArtifactResponse = await stub.UploadArtifact(
                 parts(), timeout=_UPLOAD_S, metadata=self._metadata
+            )
+            return answer.artifact
+
+    async def record_image(self, artifact: types_pb2.Artifact) -> types_pb2.Artifact:
+        """Makes a pushed image the attempt's artifact. Raises ShipoffError."""
+        async with channel(self._address) as opened:
+            stub = build_pb2_grpc.BuilderServiceStub(opened)
+            answer: build_pb2.RecordImageResponse = await stub.RecordImage(
+                build_pb2.RecordImageRequest(artifact=artifact), timeout=_RECORD_S, metadata=self._metadata
             )
             return answer.artifact
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -15,6 +15,8 @@ from shipoff.builder import bytecode
 from shipoff.builder.assignment import Assignment, BuildError, Kind, artifact_error, source_error
 from shipoff.builder.cloning import Cloning, clone
 from shipoff.builder.confine import TenantFiles
+from shipoff.builder.images.dockerfile import served
+from shipoff.builder.images.executor import ImageBuild, Site
 from shipoff.builder.journal import Journal
 from shipoff.builder.link import Link
 from shipoff.builder.packing import Packed, Packing, check_output, pack
@@ -30,7 +32,6 @@ from shipoff.contracts.types.v1 import types_pb2
 
 _CHUNK_BYTES = 512 << 10
 _TRIES = 5
-_SERVED = (types_pb2.PLAN_MODE_STATIC, types_pb2.PLAN_MODE_SPA)
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,27 @@ async def build(shop: Workshop, job: build_pb2.Job) -> Built:
     await shop.files.run(_prepare, shop.assignment.work_folder)
     commit = await _fetch(shop, job)
     plan = await _plan(shop, job)
-    await _run_steps(shop, job, plan)
-    packed = await _pack(shop, plan)
-    return Built(await _upload(shop, plan, packed), plan, commit)
+    return Built(await _execute(shop, job, plan), plan, commit)
+
+
+async def _execute(shop: Workshop, job: build_pb2.Job, plan: types_pb2.Plan) -> types_pb2.Artifact:
+    """Runs the plan with the platform's executor; the artifact, stored."""
+    if shop.assignment.images is None or (served(plan) and not plan.steps):
+        await _run_steps(shop, job, plan)
+        return await _upload(shop, plan, await _pack(shop, plan, shop.source))
+
+    def on_step(name: str) -> None:
+        shop.link.phase(name)
+        shop.watch.step = name
+
+    site = Site(shop.assignment, shop.assignment.images, shop.journal, shop.files, shop.programs, shop.source, on_step)
+    executor = ImageBuild(site, job, plan)
+    if served(plan):
+        return await _upload(shop, plan, await _pack(shop, plan, await executor.pages()))
+    image = await executor.image()
+    kind = types_pb2.ARTIFACT_KIND_IMAGE
+    artifact = types_pb2.Artifact(kind=kind, object_key=image.reference, digest=image.digest, size_bytes=image.size_bytes)
+    return await _stored(shop, lambda: shop.link.record_image(artifact))
 
 
 def _prepare(work: Path) -> None:
@@ -181,32 +200,32 @@ def _inside(root: Path, relative: str) -> Path | None:
     return folder if folder.is_dir() and folder.is_relative_to(root.resolve()) else None
 
 
-async def _pack(shop: Workshop, plan: types_pb2.Plan) -> Packed:
+async def _pack(shop: Workshop, plan: types_pb2.Plan, source: Path) -> Packed:
     with _phase(shop, "pack"):
         await _compile(shop, plan)
         # Nothing of the build's may change what is being packed.
         if not await shop.programs.kill_all():
             raise artifact_error("processes of the build could not be ended")
-        packing = await shop.files.run(_packing, shop, plan)
+        packing = await shop.files.run(_packing, shop, plan, source)
         packed = await shop.files.run(pack, packing, shop.assignment.work_folder / "artifact.tar.gz")
         await shop.journal.say(f"▸ pack: {counted(packed.files, 'file')}, {size(packed.size_bytes)}")
         return packed
 
 
 async def _compile(shop: Workshop, plan: types_pb2.Plan) -> None:
-    if plan.mode in _SERVED:
+    if served(plan):
         return
     python = await shop.files.run(bytecode.interpreter, [shop.source / plan.app_root, shop.source])
     if python is not None:
         await bytecode.compile_all(shop.programs, shop.assignment, python, shop.source)
 
 
-def _packing(shop: Workshop, plan: types_pb2.Plan) -> Packing:
+def _packing(shop: Workshop, plan: types_pb2.Plan, source: Path) -> Packing:
     limit = shop.assignment.limits.artifact_bytes
-    if plan.mode not in _SERVED:
+    if not served(plan):
         # The whole source: processes start in app_root, and may need what stands beside it.
-        return Packing(shop.source, served=False, limit_bytes=limit)
-    root = (shop.source / plan.app_root).resolve()
+        return Packing(source, served=False, limit_bytes=limit)
+    root = (source / plan.app_root).resolve()
     output = Path(os.path.normpath(root / (plan.output_dir or ".")))
     if not output.is_relative_to(root):
         raise artifact_error(f"the output directory {plan.output_dir!r} is not in the source")
@@ -216,24 +235,33 @@ def _packing(shop: Workshop, plan: types_pb2.Plan) -> Packing:
 
 async def _upload(shop: Workshop, plan: types_pb2.Plan, packed: Packed) -> types_pb2.Artifact:
     """Uploads the archive; tries again while that may help. Raises BuildError."""
-    kind = types_pb2.ARTIFACT_KIND_STATIC if plan.mode in _SERVED else types_pb2.ARTIFACT_KIND_APP
+    kind = types_pb2.ARTIFACT_KIND_STATIC if served(plan) else types_pb2.ARTIFACT_KIND_APP
     artifact = types_pb2.Artifact(kind=kind, digest=packed.digest, size_bytes=packed.size_bytes)
-    problem = ""
+
+    async def upload() -> types_pb2.Artifact:
+        file = await shop.files.run((shop.assignment.work_folder / "artifact.tar.gz").open, "rb")
+        with file:
+            return await shop.link.upload(artifact, _chunks(file))
+
     with _phase(shop, "upload"):
         await shop.journal.say(f"▸ upload: {packed.digest}")
-        for attempt in range(1, _TRIES + 1):
-            try:
-                file = await shop.files.run((shop.assignment.work_folder / "artifact.tar.gz").open, "rb")
-                with file:
-                    return await shop.link.upload(artifact, _chunks(file))
-            except (InvalidInput, PreconditionFailed) as error:
-                raise artifact_error(f"the artifact was refused: {error.message}") from error
-            except DataLoss as error:
-                problem = f"it arrived damaged ({error.message})"
-            except ShipoffError as error:
-                problem = error.message
-            if attempt < _TRIES:
-                await asyncio.sleep(0.2 * 2**attempt)
+        return await _stored(shop, upload)
+
+
+async def _stored(shop: Workshop, store: Callable[[], Awaitable[types_pb2.Artifact]]) -> types_pb2.Artifact:
+    """The artifact as the service has stored it; tries again while that may help. Raises BuildError."""
+    problem = ""
+    for attempt in range(1, _TRIES + 1):
+        try:
+            return await store()
+        except (InvalidInput, PreconditionFailed) as error:
+            raise artifact_error(f"the artifact was refused: {error.message}") from error
+        except DataLoss as error:
+            problem = f"it arrived damaged ({error.message})"
+        except ShipoffError as error:
+            problem = error.message
+        if attempt < _TRIES:
+            await asyncio.sleep(0.2 * 2**attempt)
     raise artifact_error(f"the artifact cannot be stored: {problem}")
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from subprocess import DEVNULL, PIPE
 
@@ -99,13 +99,38 @@ class Programs:
 
     @asynccontextmanager
     async def _started(self, program: Program, *, stdout: int, stderr: int) -> AsyncIterator[asyncio.subprocess.Process]:
-        """A child of the tenant's account in a session of its own; nobody but asyncio waits for it."""
-        self._starting += 1
-        try:
+        """A child of the tenant's account in a session of its own."""
+
+        async def start() -> asyncio.subprocess.Process:
             with self._enclosure.around(program) as (argv, options):
-                process = await asyncio.create_subprocess_exec(
+                return await asyncio.create_subprocess_exec(
                     *argv, stdin=DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True, **options
                 )
+
+        async with self._child(start) as process:
+            yield process
+
+    @asynccontextmanager
+    async def own(self, program: Program, *, stdout: int, stderr: int) -> AsyncIterator[asyncio.subprocess.Process]:
+        """A child of this process's own account, outside the sandbox: a program of the platform's. Raises OSError."""
+
+        async def start() -> asyncio.subprocess.Process:
+            return await asyncio.create_subprocess_exec(
+                *program.argv, cwd=program.folder, env=dict(program.environment), stdin=DEVNULL, stdout=stdout, stderr=stderr,
+                start_new_session=True,
+            )  # fmt: skip
+
+        async with self._child(start) as process:
+            yield process
+
+    @asynccontextmanager
+    async def _child(
+        self, start: Callable[[], Awaitable[asyncio.subprocess.Process]]
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        """What starts, as long as it is used: nobody but asyncio waits for it."""
+        self._starting += 1
+        try:
+            process = await start()
             self._awaited.add(process.pid)
         finally:
             self._starting -= 1

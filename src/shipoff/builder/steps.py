@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import signal
 from collections.abc import Mapping
 from pathlib import Path
 
 from shipoff.builder.assignment import MARK, Assignment, BuildError, Kind
+from shipoff.builder.commands import shown_command
 from shipoff.builder.enclosure import Program
 from shipoff.builder.journal import Journal
 from shipoff.builder.programs import Programs
@@ -16,7 +16,7 @@ from shipoff.builder.watch import Watch, machine_kills
 from shipoff.contracts.types.v1 import types_pb2
 
 # Which setting of which tool points at the project's cache folder of this name.
-_CACHES = {
+CACHES = {
     "UV_CACHE_DIR": "uv",
     "PIP_CACHE_DIR": "pip",
     "npm_config_cache": "npm",
@@ -100,9 +100,14 @@ def _own(assignment: Assignment) -> dict[str, str]:
 
 def step_environment(assignment: Assignment, step: types_pb2.PlanStep, variables: Mapping[str, str]) -> dict[str, str]:
     """A step's variables: the operator's, the tools' settings, the plan's, the project's; the platform's own come last."""
-    caches = {name: str(Path(assignment.caches) / folder) for name, folder in _CACHES.items()}
+    caches = {name: str(Path(assignment.caches) / folder) for name, folder in CACHES.items()}
     own = {**_own(assignment), **caches}
     return {**_TRUST, **base_environment(assignment), **_QUIET, **_MOVABLE, **dict(step.env), **variables, **own}
+
+
+def fixed_environment() -> dict[str, str]:
+    """What every step sees wherever it runs: the tools' settings that make builds quiet, movable and the same each time."""
+    return {**_TRUST, **_QUIET, **_MOVABLE}
 
 
 class Steps:
@@ -152,13 +157,6 @@ class Steps:
 
     def _failed(self, step: types_pb2.PlanStep, reason: str) -> BuildError:
         return BuildError(Kind.BUILD_FAILURE_COMMAND, self._journal.masker.mask(reason), step=step.name)
-
-
-def shown_command(argv: list[str]) -> str:
-    """A command as a person would type it."""
-    if argv[:2] in (["/bin/sh", "-c"], ["sh", "-c"]) and len(argv) == 3:
-        return argv[2]
-    return shlex.join(argv)
 
 
 def _signal(number: int) -> str:

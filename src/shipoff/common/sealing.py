@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 import json
 import os
 from collections.abc import Mapping
@@ -46,6 +47,10 @@ class Sealer:
             raise InvalidInput("the master key has to be 32 bytes in base64", field="SHIPOFF_MASTER_KEY")
         self._key = key
         self.key_id = hashlib.sha256(key).hexdigest()[:16]
+
+    def derive(self, purpose: str) -> bytes:
+        """A key for this purpose alone, the same as long as the master key is (HMAC-SHA256, RFC 2104)."""
+        return hmac.new(self._key, purpose.encode(), hashlib.sha256).digest()
 
     def new_data_key(self) -> bytes:
         """A new data key, sealed."""

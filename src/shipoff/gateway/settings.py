@@ -23,6 +23,8 @@ class GatewaySettings(ServiceSettings):
     # How the outside reaches the apps: parts of their URLs.
     public_scheme: str = Field(default="http", pattern="^https?$")
     public_port: int = Field(default=8080, ge=1, le=65535, validation_alias="SHIPOFF_HTTP_PORT")
+    # How builds are made (SHIPOFF_BUILD_EXECUTOR): only BuildKit can use a source's own Dockerfile.
+    build_executor: str = Field(default="native", validation_alias="SHIPOFF_BUILD_EXECUTOR")
     # Origins besides the API's own from which a browser may open a WebSocket.
     allowed_origins: tuple[str, ...] = ()
 

@@ -107,6 +107,9 @@ def workload_of(message: runtime_pb2.Workload, *, defaults: Defaults, now: float
 
 
 def _artifact(message: types_pb2.Artifact) -> Artifact:
+    if message.kind == types_pb2.ARTIFACT_KIND_IMAGE:
+        reason = f"the image {message.object_key} was built and pushed, but this platform runs apps as processes, not images"
+        raise InvalidInput(f"{reason}: set SHIPOFF_BUILD_EXECUTOR=native", field="workload.artifact.kind")
     if message.kind != types_pb2.ARTIFACT_KIND_APP:
         raise InvalidInput("only an app's folder can be run here", field="workload.artifact.kind")
     return Artifact(message.kind, message.object_key, message.digest, message.size_bytes)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import tarfile
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-from neighbours.build import Yard, build_yard
+from neighbours.build import Yard, build_yard, files_of
 
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.detector.server import DetectorServicer
-
-EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
 
 @pytest.fixture
@@ -25,12 +21,6 @@ async def yard(backing, redis_url, database_url_for) -> AsyncIterator[Yard]:
     options = {"database_url": url, "redis_url": redis_url, "objects_url": backing.objects_url}
     async with build_yard(backing.home, detector=DetectorServicer(), **options) as made:
         yield made
-
-
-def files_of(name: str) -> dict[str, bytes]:
-    """An example's files."""
-    listed = subprocess.run(["git", "ls-files", "-z", "."], cwd=EXAMPLES / name, capture_output=True, check=True, text=True)
-    return {path: (EXAMPLES / name / path).read_bytes() for path in listed.stdout.split("\0") if path}
 
 
 async def built(yard: Yard, name: str) -> events_pb2.BuildSucceeded:

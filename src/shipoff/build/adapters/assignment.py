@@ -27,6 +27,26 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Images:
+    """How images are built; each field as in shipoff.builder.images.settings."""
+
+    buildx: str
+    registry: str
+    builder: str
+    builders_folder: str
+    address: str
+    tls_folder: str
+    docker_host: str
+    logins: str
+    base_images: Mapping[str, str]
+    mirrors: Mapping[str, str]
+    network: str
+    platforms: tuple[str, ...]
+    provenance: str
+    sbom_generator: str
+
+
+@dataclass(frozen=True)
 class Assignment:
     """One attempt's builder: where it reports, where it works, and as whom."""
 
@@ -45,6 +65,7 @@ class Assignment:
     limits: Limits
     # None: steps run without.
     sandbox: Sandbox | None = None
+    images: Images | None = None
 
     def to_json(self) -> str:
         """What goes to the builder's standard input."""

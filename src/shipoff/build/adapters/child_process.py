@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from shipoff.build.adapters.assignment import MARK, Assignment, Limits
+from shipoff.build.adapters.assignment import MARK, Assignment, Images, Limits
 from shipoff.build.adapters.machine import PROGRAMS, Marks, Tools, came_of, find_tools, is_alive, look_as, started_at
 from shipoff.build.domain import Process, Ref
 from shipoff.common.accounts import tenant_uid
@@ -49,6 +49,7 @@ class Workplace:
     sandbox: str = ""
     # Folders of the platform's that no step sees, besides `folder`.
     private: tuple[Path, ...] = ()
+    images: Images | None = None
 
 
 class ChildProcessLauncher:
@@ -104,6 +105,7 @@ class ChildProcessLauncher:
             patience_s=self._place.patience_s,
             limits=self._place.limits,
             sandbox=self._sandbox(self._tools.path, environment),
+            images=self._place.images,
         )
 
     def _sandbox(self, path: str, environment: Mapping[str, str]) -> Sandbox | None:

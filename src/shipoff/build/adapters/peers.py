@@ -18,13 +18,18 @@ _DETECT_S = 20.0
 class RemoteDetector:
     """Implements ports.Detector."""
 
-    def __init__(self, stub: detector_pb2_grpc.DetectorServiceStub) -> None:
+    def __init__(self, stub: detector_pb2_grpc.DetectorServiceStub, *, builds_images: bool = False) -> None:
         self._stub = stub
+        self._builds_images = builds_images
 
     async def detect(self, snapshot: build_pb2.Snapshot, settings: types_pb2.BuildSettings) -> build_pb2.PlanDecided:
         """The plan, or the problem. Raises TemporaryError while the detector is away."""
         request = detector_pb2.DetectRequest(
-            paths=snapshot.paths, contents=dict(snapshot.contents), settings=settings, source_digest=snapshot.digest
+            paths=snapshot.paths,
+            contents=dict(snapshot.contents),
+            settings=settings,
+            source_digest=snapshot.digest,
+            builds_images=self._builds_images,
         )
         try:
             answer = await self._stub.Detect(request, timeout=_DETECT_S)

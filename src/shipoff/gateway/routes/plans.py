@@ -26,5 +26,6 @@ async def detect(body: DetectIn, reach: Reach) -> DetectOut:
         contents={path: text.encode() for path, text in body.contents.items()},
         settings=merged_build(settings, body.build) or settings,
         source_digest=body.source_digest,
+        builds_images=reach.gateway.settings.build_executor == "buildkit",
     )
     return detect_out(await reach.gateway.clients.detector.Detect(request, timeout=_TIMEOUT_S))

@@ -475,12 +475,20 @@ class Job(message.Message):
     TIMEOUT_S_FIELD_NUMBER: builtins.int
     NEXT_SEQUENCE_FIELD_NUMBER: builtins.int
     NOTICE_FIELD_NUMBER: builtins.int
+    PROJECT_ID_FIELD_NUMBER: builtins.int
+    TEAM_ID_FIELD_NUMBER: builtins.int
+    CACHE_KEY_FIELD_NUMBER: builtins.int
     deployment_id: builtins.str
     attempt: builtins.int
     timeout_s: builtins.int
     next_sequence: builtins.int
     """The next log line's sequence: greater than one when the session resumes."""
     notice: builtins.str
+    project_id: builtins.str
+    """Whose caches an image's build uses."""
+    team_id: builtins.str
+    cache_key: builtins.bytes
+    """Makes fingerprints of variables, which tell an image's build that one has changed; the project's own."""
     @builtins.property
     def source(self) -> types_pb2.Source: ...
     @builtins.property
@@ -503,10 +511,13 @@ class Job(message.Message):
         timeout_s: builtins.int = ...,
         next_sequence: builtins.int = ...,
         notice: builtins.str = ...,
+        project_id: builtins.str = ...,
+        team_id: builtins.str = ...,
+        cache_key: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["limits", b"limits", "settings", b"settings", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "deployment_id", b"deployment_id", "limits", b"limits", "next_sequence", b"next_sequence", "notice", b"notice", "settings", b"settings", "source", b"source", "timeout_s", b"timeout_s", "variables", b"variables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "cache_key", b"cache_key", "deployment_id", b"deployment_id", "limits", b"limits", "next_sequence", b"next_sequence", "notice", b"notice", "project_id", b"project_id", "settings", b"settings", "source", b"source", "team_id", b"team_id", "timeout_s", b"timeout_s", "variables", b"variables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -672,6 +683,42 @@ class UploadArtifactRequest(message.Message):
 
 @typing.final
 class UploadArtifactResponse(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    ARTIFACT_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def artifact(self) -> types_pb2.Artifact: ...
+    def __init__(
+        self,
+        *,
+        artifact: types_pb2.Artifact | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["artifact", b"artifact"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["artifact", b"artifact"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RecordImageRequest(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    ARTIFACT_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def artifact(self) -> types_pb2.Artifact: ...
+    def __init__(
+        self,
+        *,
+        artifact: types_pb2.Artifact | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["artifact", b"artifact"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["artifact", b"artifact"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RecordImageResponse(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     ARTIFACT_FIELD_NUMBER: builtins.int

@@ -213,6 +213,11 @@ class BuilderServiceStub:
                 request_serializer=shipoff_dot_build_dot_v1_dot_build__pb2.UploadArtifactRequest.SerializeToString,
                 response_deserializer=shipoff_dot_build_dot_v1_dot_build__pb2.UploadArtifactResponse.FromString,
                 _registered_method=True)
+        self.RecordImage = channel.unary_unary(
+                '/shipoff.build.v1.BuilderService/RecordImage',
+                request_serializer=shipoff_dot_build_dot_v1_dot_build__pb2.RecordImageRequest.SerializeToString,
+                response_deserializer=shipoff_dot_build_dot_v1_dot_build__pb2.RecordImageResponse.FromString,
+                _registered_method=True)
 
 
 class BuilderServiceServicer:
@@ -240,6 +245,13 @@ class BuilderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordImage(self, request, context):
+        """Records an image that was pushed to the platform's registry as the attempt's artifact.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BuilderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -257,6 +269,11 @@ def add_BuilderServiceServicer_to_server(servicer, server):
                     servicer.UploadArtifact,
                     request_deserializer=shipoff_dot_build_dot_v1_dot_build__pb2.UploadArtifactRequest.FromString,
                     response_serializer=shipoff_dot_build_dot_v1_dot_build__pb2.UploadArtifactResponse.SerializeToString,
+            ),
+            'RecordImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordImage,
+                    request_deserializer=shipoff_dot_build_dot_v1_dot_build__pb2.RecordImageRequest.FromString,
+                    response_serializer=shipoff_dot_build_dot_v1_dot_build__pb2.RecordImageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -341,6 +358,33 @@ class BuilderService:
             '/shipoff.build.v1.BuilderService/UploadArtifact',
             shipoff_dot_build_dot_v1_dot_build__pb2.UploadArtifactRequest.SerializeToString,
             shipoff_dot_build_dot_v1_dot_build__pb2.UploadArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shipoff.build.v1.BuilderService/RecordImage',
+            shipoff_dot_build_dot_v1_dot_build__pb2.RecordImageRequest.SerializeToString,
+            shipoff_dot_build_dot_v1_dot_build__pb2.RecordImageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,8 @@ class BuilderServiceStub:
     """The uploaded archive the attempt builds from."""
     UploadArtifact: aio.StreamUnaryMultiCallable[build_pb2.UploadArtifactRequest, build_pb2.UploadArtifactResponse]
     """Takes the packed artifact. The digest is checked over what arrived; a wrong one is DATA_LOSS and nothing is kept."""
+    RecordImage: aio.UnaryUnaryMultiCallable[build_pb2.RecordImageRequest, build_pb2.RecordImageResponse]
+    """Records an image that was pushed to the platform's registry as the attempt's artifact."""
 
 class BuilderServiceServicer(metaclass=abc_1.ABCMeta):
     """What a builder may call. It proves itself with the attempt's token in the "shipoff-build-token" metadata."""
@@ -87,5 +89,13 @@ class BuilderServiceServicer(metaclass=abc_1.ABCMeta):
         context: aio.ServicerContext[abc.AsyncIterator[build_pb2.UploadArtifactRequest], abc.Awaitable[build_pb2.UploadArtifactResponse]],
     ) -> abc.Awaitable[build_pb2.UploadArtifactResponse]:
         """Takes the packed artifact. The digest is checked over what arrived; a wrong one is DATA_LOSS and nothing is kept."""
+
+    @abc_1.abstractmethod
+    def RecordImage(
+        self,
+        request: build_pb2.RecordImageRequest,
+        context: aio.ServicerContext[build_pb2.RecordImageRequest, abc.Awaitable[build_pb2.RecordImageResponse]],
+    ) -> abc.Awaitable[build_pb2.RecordImageResponse]:
+        """Records an image that was pushed to the platform's registry as the attempt's artifact."""
 
 def add_BuilderServiceServicer_to_server(servicer: BuilderServiceServicer, server: aio.Server) -> None: ...

@@ -763,7 +763,7 @@ class Artifact(message.Message):
     SIZE_BYTES_FIELD_NUMBER: builtins.int
     kind: ArtifactKind.ValueType
     object_key: builtins.str
-    """In the object store, or the image's repository."""
+    """In the object store; an image's reference by digest, "registry/repository@sha256:<hex>"."""
     digest: builtins.str
     """"sha256:<hex>" of the archive, or the image's digest."""
     size_bytes: builtins.int
