@@ -222,6 +222,7 @@ class Reconciler:
 
     async def _reconcile(self, deployment_id: str, known: _Known) -> float:
         """Observes, decides, saves and performs until nothing is to be done now; when to look again."""
+        removed = False
         while True:
             if known.stored is None:
                 known.stored = known.current = await self._store.load(deployment_id)
@@ -238,7 +239,11 @@ class Reconciler:
             due_at = transitions.next_due(workload, instances, self._policy)
             if not workload.wanted:
                 due_at = min(due_at, self._clock() + self._policy.again_s)
-            if not any(isinstance(action, _LEAD_ON) for action in decision.actions) or known.trouble:
+            leads_on = any(isinstance(action, _LEAD_ON) for action in decision.actions)
+            # What was removed may take its time to be gone.
+            again = removed and any(isinstance(action, RemoveResidue) for action in decision.actions)
+            removed = removed or any(isinstance(action, RemoveResidue) for action in decision.actions)
+            if not leads_on or again or known.trouble:
                 return min(due_at, self._clock() + self._policy.again_s) if known.trouble else due_at
 
     async def _decide(self, known: _Known, before: Stored) -> Decision:

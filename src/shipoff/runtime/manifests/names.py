@@ -1,4 +1,4 @@
-"""Names on the cluster: DNS labels (RFC 1123), the same for the same workload, never two things under one."""
+"""Names on the cluster: DNS labels (RFC 1035, which Services need), the same for the same workload, never two things under one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shipoff.runtime.domain import WEB, Workload
 _LONGEST = 63
 _HASH = 10
 _LONGEST_GIVEN = 253
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_LABEL = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 # Where Kubernetes keeps its own, and names that read as if they were the platform's.
 _RESERVED = frozenset({"default", "kube-system", "kube-public", "kube-node-lease", "shipoff"})
 
@@ -31,7 +31,7 @@ def dns_label(*parts: str) -> str:
     plain = "-".join(parts)
     if len(plain) <= _LONGEST and _LABEL.fullmatch(plain):
         return plain
-    kept = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-") or "x"
+    kept = re.sub(r"^[^a-z]+|[^a-z0-9]+", "-", plain.lower()).strip("-") or "x"
     return f"{kept[: _LONGEST - _HASH - 1].rstrip('-')}-{digest_of(*parts)}"
 
 

@@ -152,13 +152,16 @@ class KubernetesDriver:
             if (found := self._mirror.get(Namespace, "", namespace)) is not None:
                 await self._delete(found)
             return
+        for one in self._unused(namespace):
+            await self._delete(one)
+
+    def _unused(self, namespace: str) -> list[Any]:
+        """Configuration that no release refers to, nor is about to."""
         used = {name for one in self._mirror.all(Deployment, namespace) for name in _configuration(one)}
         used |= {key[2] for one in self._wishes.all() if one.shape.wanted for key in one.release}
         kinds: tuple[type[Any], ...] = (ConfigMap, Secret)
-        for kind in kinds:
-            for one in self._mirror.all(kind, namespace):
-                if one.metadata.name not in used and not is_leaving(one):
-                    await self._delete(one)
+        found = [one for kind in kinds for one in self._mirror.all(kind, namespace)]
+        return [one for one in found if one.metadata.name not in used and not is_leaving(one)]
 
     def _is_empty(self, desired: Desired) -> bool:
         """Whether nothing runs in the project's namespace, nor is about to."""
@@ -180,7 +183,7 @@ class KubernetesDriver:
             seen |= await self._look(workload, desired, own, probe)
         return Observed(
             seen,
-            residue=not workload.wanted and self._leaves_residue(desired),
+            residue=workload.wanted or self._leaves_residue(workload, desired),
             trouble=self._trouble(desired),
             astray=workload.wanted and self._is_astray(desired),
             routed=self._is_routed(workload, desired),
@@ -255,10 +258,12 @@ class KubernetesDriver:
                     return f"no pod can be made: {condition.message or condition.reason}"
         return ""
 
-    def _leaves_residue(self, desired: Desired) -> bool:
-        if self._owned(desired):
+    def _leaves_residue(self, workload: Workload, desired: Desired) -> bool:
+        if self._owned(desired) or any(self._runs(workload, desired, one.name) for one in workload.runnable):
             return True
-        return self._is_empty(desired) and self._mirror.get(Namespace, "", desired.names.namespace) is not None
+        if self._is_empty(desired):
+            return self._mirror.get(Namespace, "", desired.names.namespace) is not None
+        return bool(self._unused(desired.names.namespace))
 
     def _is_routed(self, workload: Workload, desired: Desired) -> bool:
         if not desired.route:
