@@ -288,7 +288,7 @@ class KubeApi:
         )
         server = uvicorn.Server(config)
         task = asyncio.create_task(server._serve())
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110 - it sets nothing that could be waited for
             await asyncio.sleep(0.005)
         self.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         try:

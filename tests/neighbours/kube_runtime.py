@@ -112,7 +112,7 @@ class Ground:
         client = AsyncClient(config=self.client.config, timeout=timeout, trust_env=False)
         api, wishes = Api(client), Wishes(self._sealer, self.cluster)
         reconcilers: list[Reconciler] = []
-        driver = KubernetesDriver(api, wishes, clock=time.time, on_change=lambda one: reconcilers[0].wake(one))
+        driver = KubernetesDriver(api, wishes, clock=time.time, on_change=lambda one: reconcilers[0].wake(one))  # noqa: PLW0108 - filled below
         reconciler = Reconciler(self.store, driver, policy=replace(self.policy, **policy), clock=time.time)
         reconcilers.append(reconciler)
         async with driver.following(), reconciler.running():
@@ -168,15 +168,15 @@ class Ground:
                 await self.client.delete(Namespace, name)
 
 
-def image(digest: str = "") -> Artifact:
-    """The image of the tests, or one of that digest, which is nowhere."""
-    repository, _, known = (IMAGE or f"registry.example/shop@sha256:{'ab' * 32}").partition("@")
-    return Artifact(3, repository, digest or known, 1)
+def image(reference: str = "") -> Artifact:
+    """The image of the tests, or the one named."""
+    reference = reference or IMAGE or f"registry.example/shop@sha256:{'ab' * 32}"
+    return Artifact(3, reference, reference.partition("@")[2], 1)
 
 
 def missing_image() -> Artifact:
     """One that cannot be pulled."""
-    return replace(image(NO_IMAGE), object_key="registry.invalid/shop")
+    return image(f"registry.invalid/shop@{NO_IMAGE}")
 
 
 def is_ready(pod: Pod) -> bool:

@@ -71,7 +71,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Artifact:
-    """What the build left in the object store, or the image's repository and digest."""
+    """What the build left in the object store; of an image, `object_key` is its reference by digest."""
 
     kind: int
     object_key: str

@@ -19,7 +19,7 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 # It becomes part of file names.
 _PROCESS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_IMAGE = re.compile(r"[a-z0-9][a-z0-9._:/-]{0,254}@sha256:[0-9a-f]{64}")
 _KINDS: dict[int, str] = {types_pb2.ARTIFACT_KIND_APP: "an app's folder", types_pb2.ARTIFACT_KIND_IMAGE: "an image"}
 
 _PHASES = {
@@ -112,8 +112,8 @@ def workload_of(message: runtime_pb2.Workload, *, defaults: Defaults, now: float
 def _artifact(message: types_pb2.Artifact, runs: int) -> Artifact:
     if message.kind != runs:
         raise InvalidInput(f"only {_KINDS[runs]} can be run here", field="workload.artifact.kind")
-    if runs == types_pb2.ARTIFACT_KIND_IMAGE and not _DIGEST.fullmatch(message.digest):
-        raise InvalidInput("an image is run by its digest", field="workload.artifact.digest")
+    if runs == types_pb2.ARTIFACT_KIND_IMAGE and not _IMAGE.fullmatch(message.object_key):
+        raise InvalidInput("an image is run by its reference with a digest", field="workload.artifact.object_key")
     return Artifact(message.kind, message.object_key, message.digest, message.size_bytes)
 
 

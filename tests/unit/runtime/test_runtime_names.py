@@ -43,9 +43,9 @@ def test_the_cluster_s_own_names_are_refused(name: str) -> None:
         checked_project(name)
 
 
-def _release(secret: str = "v1", **changes: object) -> str:
+def _release(variables: str = "v1", **changes: object) -> str:
     workload = replace(WEB, **changes)  # type: ignore[arg-type]  # a test's own fields
-    return Release(workload, Configured({}, secret), ClusterSettings()).names.release
+    return Release(workload, Configured({}, variables), ClusterSettings()).names.release
 
 
 def test_the_same_content_is_the_same_release_whoever_deploys_it() -> None:
@@ -55,12 +55,12 @@ def test_the_same_content_is_the_same_release_whoever_deploys_it() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"secret": "v2"},
+        {"variables": "v2"},
         {"processes": (Process("web", ("other",)),)},
         {"memory_bytes": 512 << 20},
         {"health_path": "/"},
         {"port": 1},
-        {"artifact": replace(WEB.artifact, digest="sha256:" + "cd" * 32)},
+        {"artifact": replace(WEB.artifact, object_key="registry.example/shop@sha256:" + "cd" * 32)},
     ],
 )
 def test_other_content_is_another_release(changes: dict[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""Names on the cluster: DNS labels (RFC 1035, which Services need), the same for the same workload, never two things under one."""
+"""Names on the cluster: DNS labels (RFC 1035, which Services need), the same each time, never two things under one."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def names_of(workload: Workload, *, config: str, secret: str) -> Names:
     project = checked_project(workload.project_name)
     commands = [part for one in workload.runnable for part in (one.name, *one.argv, "")]
     runs = (str(workload.cpu_millis), str(workload.memory_bytes), workload.health_path, str(workload.ready_timeout_s))
-    release = digest_of(workload.artifact.object_key, workload.artifact.digest, config, secret, *runs, *commands)
+    release = digest_of(workload.artifact.object_key, config, secret, *runs, *commands)
     environment = dns_label(workload.environment)
     return Names(
         namespace=dns_label("app", project, digest_of(workload.project_id)),

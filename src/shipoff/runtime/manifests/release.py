@@ -174,7 +174,7 @@ def _container(release: Release, process: Process) -> Container:
     workload, names, cluster = release.workload, release.names, release.cluster
     container = Container(
         name=CONTAINER,
-        image=f"{workload.artifact.object_key}@{workload.artifact.digest}",
+        image=workload.artifact.object_key,
         command=[_filled(part, release.port) for part in process.argv] or None,
         # The platform's after the user's: the later of two wins.
         envFrom=[
