@@ -129,19 +129,19 @@ class Nodes:
         if command[0] == "sh" and "exit" in command[-1]:
             return await self._crash(pod, command[-1])
         self._say(pod, _status({"running": {}}, 0))
+        self.api.logs[pod["metadata"]["name"]] = _said(command[-1])
         await asyncio.sleep(self.ready_after_s / 2)
         if command[0] == "httpd":
             self._say(pod, _status({"running": {}}, 0, ready=True))
         return None
 
     async def _crash(self, pod: Json, script: str) -> None:
-        said = re.search(r"echo ([^;>]*)", script)
         ended = {"exitCode": int(script.rsplit("exit ", 1)[1]), "reason": "Error"}
         restarts, name = 0, pod["metadata"]["name"]
         while self._is_there(pod):
             self._say(pod, _status({"running": {}}, restarts))
             await asyncio.sleep(self.again_s)
-            self.api.logs[name] = [said[1].strip()] if said else []
+            self.api.logs[name] = _said(script)
             waiting = {"reason": "CrashLoopBackOff", "message": "back-off"}
             self._say(pod, _status({"terminated": ended}, restarts))
             await asyncio.sleep(self.again_s)
@@ -173,6 +173,11 @@ class Nodes:
         await asyncio.sleep(self.ready_after_s)
         with contextlib.suppress(KeyError):
             self.api.store.delete(("namespaces", "", namespace))
+
+
+def _said(script: str) -> list[str]:
+    """What a command echoes."""
+    return [found.strip() for found in re.findall(r"echo ([^;>]*)", script)]
 
 
 def _status(state: Json, restarts: int, *, ready: bool = False, last: Json | None = None) -> Json:

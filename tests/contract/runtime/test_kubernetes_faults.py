@@ -153,7 +153,7 @@ async def test_nothing_is_asked_before_the_time_that_a_429_names(ground: Ground,
 
 
 async def test_an_answer_that_never_came_is_asked_for_again_and_done_once(ground: Ground, fake: KubeApi) -> None:
-    ground._timeout_s = 0.3
+    ground._timeout_s = 1.5
     fake.fail("PATCH", "/deployments", 0, done=True)
     async with ground.runtime() as runtime:
         web = ground.workload()

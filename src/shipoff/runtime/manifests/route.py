@@ -22,6 +22,7 @@ from lightkube.resources.policy_v1 import PodDisruptionBudget
 from shipoff.runtime.domain import WEB
 from shipoff.runtime.manifests import marks
 from shipoff.runtime.manifests.marks import Object, marked
+from shipoff.runtime.manifests.names import dns_label
 from shipoff.runtime.manifests.release import PORT_NAME, Release
 
 # https://cert-manager.io/docs/usage/ingress/
@@ -61,7 +62,7 @@ def _ingress(release: Release) -> Ingress:
     tls = None
     if cluster.cluster_issuer:
         metadata.annotations = {_ISSUER: cluster.cluster_issuer}
-        tls = [IngressTLS(hosts=hosts, secretName=f"{release.names.environment[:59]}-tls")]
+        tls = [IngressTLS(hosts=hosts, secretName=dns_label(release.names.environment, "tls"))]
     backend = IngressBackend(
         service=IngressServiceBackend(name=release.names.environment, port=ServiceBackendPort(name=PORT_NAME))
     )

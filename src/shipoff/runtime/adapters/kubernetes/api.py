@@ -150,6 +150,12 @@ def _status(error: httpx2.HTTPError) -> int:
     return int(response.status_code) if response is not None else 0
 
 
+def _words(error: httpx2.HTTPError) -> str:
+    """What the server said; without a status of its own, the code's phrase."""
+    response = getattr(error, "response", None)
+    return str(error) if isinstance(error, ApiError) or response is None else response.reason_phrase
+
+
 def _retry_after(error: httpx2.HTTPError) -> float:
     """Seconds that the server asked for; 0: none."""
     response = getattr(error, "response", None)
@@ -159,7 +165,7 @@ def _retry_after(error: httpx2.HTTPError) -> float:
 
 def translated(error: httpx2.HTTPError) -> TemporaryError | PermanentError:
     """A driver's error as one of the platform's. https://kubernetes.io/docs/reference/using-api/api-concepts/"""
-    status, words = _status(error), str(error)
+    status, words = _status(error), _words(error)
     if isinstance(error, httpx2.TimeoutException):
         return DeadlineExceeded("the cluster's API did not answer in time")
     if status == 0:
