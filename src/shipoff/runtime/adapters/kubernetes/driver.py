@@ -240,7 +240,7 @@ class KubernetesDriver:
         """What a pod does instead of being ready; at the deadline with what it wrote last."""
         port = workload.port or self._wishes.cluster.port
         asked = f"{workload.health_path} did not answer below 400" if workload.health_path else "nothing answered"
-        words = run.obstacle or f"{asked} on port {port}"
+        words = run.obstacle or (f"{asked} on port {port}" if run.started else "its pod was not started")
         if workload.was_ready or self._clock() < workload.ready_deadline:
             return words
         lines = await self._lines(workload, run, previous=False)
