@@ -182,6 +182,12 @@ class Ground:
         found = [one async for one in self.client.list(Pod, namespace=names.namespace, labels=labels)]
         return [one for one in found if one.metadata.deletionTimestamp is None and (is_ready(one) or not ready)]
 
+    async def status(self, path: str) -> int:
+        """What the API server answers to a path."""
+        requests: Any = self.client._client
+        request = requests._client.build_request("GET", path.lstrip("/"))
+        return int((await requests.send(request)).status_code)
+
     async def tidy(self) -> None:
         """Removes what the test left."""
         for name in {names.namespace for names in self.names.values()}:

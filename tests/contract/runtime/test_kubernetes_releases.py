@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections import Counter
 from dataclasses import replace
 
+import pytest
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret, ServiceAccount
 from lightkube.resources.networking_v1 import Ingress, NetworkPolicy
 from neighbours.kube_api import KubeApi
-from neighbours.kube_runtime import CRASHES, SERVES, SILENT, Ground, Runtime, exists, missing_image, until
+from neighbours.kube_runtime import CRASHES, REAL, SERVES, SILENT, Ground, Runtime, exists, missing_image, until
 
-from shipoff.runtime.domain import EmitFailed, EmitReady, Endpoint, Phase, Process
+from shipoff.runtime.domain import EmitFailed, EmitReady, EmitStopped, Endpoint, Phase, Process, Workload
 
 OTHER = (*SERVES, "-h", "/bin")
 
@@ -205,14 +207,41 @@ async def test_the_cluster_s_own_names_are_refused(ground: Ground, runtime: Runt
 
 
 async def test_requests_always_had_a_ready_release_to_go_to(ground: Ground, runtime: Runtime, fake: KubeApi) -> None:
-    sealed = ground.sealed({})
-    old, new, back = ground.workload(sealed=sealed), ground.workload(*OTHER), ground.workload(sealed=sealed)
+    old = ground.workload()
     await ground.ready(runtime, old)
     since = fake.store.version
-    for before, one in ((old, new), (new, back)):
+    await _replaced_twice(ground, runtime, old)
+    assert unserved(fake, since=since) == []
+
+
+@pytest.mark.skipif(not REAL, reason="the small cluster takes no requests")
+async def test_every_request_is_answered_while_releases_take_over(ground: Ground) -> None:
+    async with ground.runtime(drain_s=0.5) as runtime:
+        old = ground.workload()
+        await ground.ready(runtime, old)
+        answers = Counter[int]()
+        asking = asyncio.create_task(_ask(ground, old, answers))
+        await _replaced_twice(ground, runtime, old)
+        await ground.told(old, EmitStopped)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        # What the API server says when the Service leads nowhere, or to what does not answer, is a 5xx; the apps say 404.
+        assert not [code for code in answers if code >= 500], answers
+        assert answers.total() > 20
+
+
+async def _replaced_twice(ground: Ground, runtime: Runtime, old: Workload) -> None:
+    """By other content, and by its own again."""
+    for before, one in ((old, new := ground.workload(*OTHER)), (new, ground.workload(variables={"AGAIN": "1"}))):
         await ground.ready(runtime, one)
         await runtime.handlers.stop(before.deployment_id)
-    assert unserved(fake, since=since) == []
+
+
+async def _ask(ground: Ground, workload: Workload, answers: Counter[int]) -> None:
+    """Asks the environment's Service through the API server, over and over, and counts what it answers."""
+    path = f"/api/v1/namespaces/{ground.names[workload.deployment_id].namespace}/services/production:http/proxy/"
+    while True:
+        answers[await ground.status(path)] += 1
 
 
 def unserved(fake: KubeApi, *, since: int) -> list[int]:
