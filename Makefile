@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help up down runtime dev check test engine bench diagram proto lock clean
+.PHONY: help up down runtime dev check test test-cluster engine bench diagram proto lock clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: runtime ## Start the platform and a sample app (DETACH=1: in the background; SEPARATE=1: a process per service)
 	@exec $(BIN)/shipoff up $(if $(DETACH),--detach) $(if $(SEPARATE),--separate)
@@ -33,6 +33,10 @@ test: dev ## Every test, in parallel (ARGS="…" is passed to pytest)
 
 engine: ## What the tests of images need: Docker Engine, Buildx, a registry, base images (Debian, root)
 	scripts/engine.sh
+
+test-cluster: dev ## The tests of Kubernetes on the cluster of KUBECONFIG (IMAGE=name@sha256:…: busybox, where it can pull it)
+	@test -n "$(KUBECONFIG)" && test -n "$(IMAGE)" || { echo "make test-cluster needs KUBECONFIG and IMAGE=name@sha256:…"; exit 2; }
+	SHIPOFF_TEST_IMAGE="$(IMAGE)" $(BIN)/pytest -v --timeout 600 tests/contract/runtime $(ARGS)
 
 bench: dev ## Measure (FIGURE=name: one figure)
 	@set -e; for figure in $(if $(FIGURE),benchmarks/$(subst -,_,$(FIGURE)).py,$(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))); do \

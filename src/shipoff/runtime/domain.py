@@ -65,7 +65,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Process:
-    """A command of the plan; arguments may hold $PORT or ${PORT}, $HOST or ${HOST}."""
+    """A command of the plan; arguments may hold $PORT or ${PORT}, $HOST or ${HOST}. None: the image's own."""
 
     name: str
     argv: tuple[str, ...]
@@ -73,7 +73,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Artifact:
-    """What the build left in the object store."""
+    """What the build left in the object store; of an image, `object_key` is its reference by digest."""
 
     kind: int
     object_key: str
@@ -102,6 +102,9 @@ class Workload:
     health_path: str
     ready_timeout_s: float
     ready_deadline: float
+    # Under which names its environment is asked for, and where its `web` listens (0: where it is told to).
+    hosts: tuple[str, ...] = ()
+    port: int = 0
     phase: Phase = Phase.STARTING
     reason: str = ""
     was_ready: bool = False
@@ -226,6 +229,12 @@ class Observed:
     refused: Mapping[InstanceKey, str] = field(default_factory=dict)
     # What holds up the start for now, in words.
     trouble: str = ""
+    # Something that its instances need is missing, or is not what is wanted.
+    astray: bool = False
+    # The environment's requests reach it, or a newer release. A driver that has no switch of its own leaves it so.
+    routed: bool = True
+    # Another release has taken over: it may stay for the drain time, as the way back.
+    replaced: bool = True
 
 
 @dataclass(frozen=True)
@@ -247,6 +256,20 @@ class KillInstance:
     """End it and everything it started."""
 
     key: InstanceKey
+
+
+@dataclass(frozen=True)
+class Arrange:
+    """Bring what surrounds its instances in line with what is wanted."""
+
+    deployment_id: str
+
+
+@dataclass(frozen=True)
+class SwitchRoute:
+    """Lead the environment's requests to it, away from the release before."""
+
+    deployment_id: str
 
 
 @dataclass(frozen=True)
@@ -286,7 +309,7 @@ class EmitStopped:
 
 
 Emission = EmitReady | EmitEndpointsChanged | EmitFailed | EmitStopped
-Action = StartInstance | TerminateInstance | KillInstance | RemoveResidue
+Action = StartInstance | TerminateInstance | KillInstance | Arrange | SwitchRoute | RemoveResidue
 
 
 @dataclass(frozen=True)

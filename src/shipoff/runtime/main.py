@@ -15,6 +15,7 @@ from shipoff.common.rpc import serving
 from shipoff.common.sealing import Sealer
 from shipoff.common.streams import RUNTIME_EVENTS, Streams
 from shipoff.contracts.runtime.v1 import runtime_pb2_grpc
+from shipoff.contracts.types.v1 import types_pb2
 from shipoff.runtime.adapters.agent import AgentOptions, LogAgent
 from shipoff.runtime.adapters.enclosure import sandbox_for
 from shipoff.runtime.adapters.postgres import PostgresStore
@@ -22,9 +23,10 @@ from shipoff.runtime.adapters.process import ProcessDriver, ProcessOptions
 from shipoff.runtime.adapters.release import Releases
 from shipoff.runtime.domain import Policy
 from shipoff.runtime.handlers import Handlers
+from shipoff.runtime.ports import Driver
 from shipoff.runtime.reconciler import Reconciler
 from shipoff.runtime.server import Defaults, RuntimeServer
-from shipoff.runtime.settings import RuntimeSettings
+from shipoff.runtime.settings import KubernetesSettings, RuntimeSettings
 
 # Probes and stops under way keep few connections busy.
 _POOL_SIZE = 4
@@ -43,13 +45,12 @@ async def running(settings: RuntimeSettings | None = None, *, policy: Policy | N
     `policy` is for tests that have no time.
     """
     settings = settings or config.load(RuntimeSettings)
-    policy = policy or Policy(grace_s=settings.grace_s)
+    policy = policy or _policy(settings)
     clock = steady_clock()
     await migrate("runtime", settings.database_url)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database.open(settings.database_url, pool_size=_POOL_SIZE))
         streams = await stack.enter_async_context(Streams.open(settings.redis_url))
-        objects = await stack.enter_async_context(ObjectStore.open(settings.objects_url))
         outbox = Outbox(database, streams, producing=[RUNTIME_EVENTS])
         await stack.enter_async_context(outbox.relaying())
         store = PostgresStore(database, outbox)
@@ -57,29 +58,39 @@ async def running(settings: RuntimeSettings | None = None, *, policy: Policy | N
         def wake(deployment_id: str) -> None:
             reconciler.wake(deployment_id)
 
-        driver = _driver(settings, objects, wake=wake)
+        if settings.driver == "kubernetes":
+            driver: Driver = await stack.enter_async_context(_on_cluster(settings, clock=clock, wake=wake))
+        else:
+            objects = await stack.enter_async_context(ObjectStore.open(settings.objects_url))
+            driver = await stack.enter_async_context(_on_this_machine(settings, objects, streams, wake=wake))
         reconciler = Reconciler(store, driver, policy=policy, clock=clock)
-        await stack.enter_async_context(driver.running_here())
-        agent = LogAgent(
-            driver.logs,
-            streams,
-            is_running=driver.is_running,
-            options=AgentOptions(unshipped_bytes=settings.unshipped_log_bytes),
-        )
-        await stack.enter_async_context(agent.running())
-        if settings.stop_on_exit:
+        # What runs on a cluster does not end with the platform.
+        if settings.stop_on_exit and settings.driver == "process":
             stack.push_async_callback(reconciler.suspend)
         await stack.enter_async_context(reconciler.running())
 
         handlers = Handlers(store, reconciler.wake, clock)
-        defaults = Defaults(settings.default_memory_bytes, settings.default_ready_timeout_s)
+        runs = types_pb2.ARTIFACT_KIND_IMAGE if settings.driver == "kubernetes" else types_pb2.ARTIFACT_KIND_APP
+        defaults = Defaults(settings.default_memory_bytes, settings.default_ready_timeout_s, runs)
         server = RuntimeServer(handlers, defaults=defaults, clock=clock)
         address = settings.listen or config.address("runtime")
         await stack.enter_async_context(serving(address, [(runtime_pb2_grpc.add_RuntimeServiceServicer_to_server, server)]))
         yield
 
 
-def _driver(settings: RuntimeSettings, objects: ObjectStore, *, wake: Callable[[str], None]) -> ProcessDriver:
+def _policy(settings: RuntimeSettings) -> Policy:
+    """On a cluster looking costs nothing but is seldom news, and a release that was replaced stays as the way back."""
+    if settings.driver == "process":
+        return Policy(grace_s=settings.grace_s)
+    cluster = config.load(KubernetesSettings)
+    return Policy(grace_s=settings.grace_s, drain_s=cluster.way_back_s, start_probe_s=1.0, start_slow_probe_s=1.0)
+
+
+@asynccontextmanager
+async def _on_this_machine(
+    settings: RuntimeSettings, objects: ObjectStore, streams: Streams, *, wake: Callable[[str], None]
+) -> AsyncIterator[ProcessDriver]:
+    """The driver `process`, with the agent that ships what the apps write."""
     folder = Path(settings.apps_folder) if settings.apps_folder else config.home() / "apps"
     private = (config.home(), folder, *ObjectStore.folders(settings.objects_url))
     options = ProcessOptions(
@@ -94,4 +105,24 @@ def _driver(settings: RuntimeSettings, objects: ObjectStore, *, wake: Callable[[
     )
     releases = Releases(options.folder, objects)
     sealer = Sealer(settings.master_key.get_secret_value())
-    return ProcessDriver(options, releases, sealer, on_change=wake)
+    driver = ProcessDriver(options, releases, sealer, on_change=wake)
+    shipping = AgentOptions(unshipped_bytes=settings.unshipped_log_bytes)
+    async with (
+        driver.running_here(),
+        LogAgent(driver.logs, streams, is_running=driver.is_running, options=shipping).running(),
+    ):
+        yield driver
+
+
+@asynccontextmanager
+async def _on_cluster(
+    settings: RuntimeSettings, *, clock: Callable[[], float], wake: Callable[[str], None]
+) -> AsyncIterator[Driver]:
+    """The driver `kubernetes`, on the cluster that KUBECONFIG names or that this process runs in."""
+    # Its typed client takes half a second to load, which one machine has no use for.
+    from shipoff.runtime.adapters.kubernetes import on_cluster
+
+    cluster = config.load(KubernetesSettings)
+    sealer = Sealer(settings.master_key.get_secret_value())
+    async with on_cluster(cluster, sealer, grace_s=settings.grace_s, clock=clock, on_change=wake) as driver:
+        yield driver

@@ -59,6 +59,14 @@ class Driver(Protocol):
         """Starts this run, with whatever has to be there before; nothing when it runs or has run already."""
         ...
 
+    async def arrange(self, workload: Workload) -> None:
+        """Brings what surrounds its instances in line with what is wanted, their number included."""
+        ...
+
+    async def switch(self, workload: Workload) -> None:
+        """Leads the environment's requests to it; those under way at the release before end there."""
+        ...
+
     async def terminate(self, key: InstanceKey) -> None:
         """Asks the run to end; nothing when it has."""
         ...

@@ -22,6 +22,7 @@ from shipoff.common.telemetry import take_on
 from shipoff.runtime import transitions
 from shipoff.runtime.domain import (
     Action,
+    Arrange,
     Decision,
     Instance,
     InstanceKey,
@@ -30,6 +31,7 @@ from shipoff.runtime.domain import (
     Policy,
     RemoveResidue,
     StartInstance,
+    SwitchRoute,
     TerminateInstance,
     Workload,
 )
@@ -43,6 +45,8 @@ _AT_ONCE = 16
 _LONGEST_RETRY_S = 30.0
 _SAVE_TRIES = 5
 _SUSPEND_POLL_S = 0.05
+# What is to be looked at again at once when it has been done.
+_LEAD_ON = (StartInstance, Arrange, SwitchRoute, RemoveResidue)
 
 log = structlog.get_logger()
 
@@ -219,6 +223,7 @@ class Reconciler:
 
     async def _reconcile(self, deployment_id: str, known: _Known) -> float:
         """Observes, decides, saves and performs until nothing is to be done now; when to look again."""
+        removed = False
         while True:
             if known.stored is None:
                 known.stored = known.current = await self._store.load(deployment_id)
@@ -236,14 +241,19 @@ class Reconciler:
             due_at = transitions.next_due(workload, instances, self._policy)
             if not workload.wanted:
                 due_at = min(due_at, self._clock() + self._policy.again_s)
-            if not any(isinstance(action, (StartInstance, RemoveResidue)) for action in decision.actions) or known.trouble:
+            leads_on = any(isinstance(action, _LEAD_ON) for action in decision.actions)
+            # What was removed may take its time to be gone.
+            again = removed and any(isinstance(action, RemoveResidue) for action in decision.actions)
+            removed = removed or any(isinstance(action, RemoveResidue) for action in decision.actions)
+            if not leads_on or again or known.trouble:
                 return min(due_at, self._clock() + self._policy.again_s) if known.trouble else due_at
 
     async def _decide(self, known: _Known, before: Stored) -> Decision:
         workload, instances = before
         due = transitions.due_probes(instances, self._clock())
         seen = await self._driver.observe(workload, instances, probe=due)
-        observed = replace(seen, refused=dict(known.refused), trouble=known.trouble)
+        refused = {**seen.refused, **known.refused}
+        observed = replace(seen, refused=refused, trouble=known.trouble or seen.trouble)
         return transitions.decide(workload, instances, observed, now=self._clock(), policy=self._policy)
 
     async def _save(self, known: _Known, decision: Decision) -> Stored:
@@ -299,9 +309,26 @@ class Reconciler:
                 await self._driver.terminate(key)
             case KillInstance(key=key):
                 await self._driver.kill(key)
+            case Arrange() | SwitchRoute():
+                await self._surround(action, known)
             case RemoveResidue(deployment_id=deployment_id):
                 await self._driver.remove(deployment_id)
         crossing(type(action).__name__)
+
+    async def _surround(self, action: Arrange | SwitchRoute, known: _Known) -> None:
+        """What fails of it is an observation of the next look too."""
+        if known.current is None:
+            return
+        workload, instances = known.current
+        do = self._driver.arrange if isinstance(action, Arrange) else self._driver.switch
+        try:
+            await do(workload)
+            known.trouble = ""
+        except PermanentError as error:
+            known.refused |= {one.key: error.message for one in instances}
+        except TemporaryError as error:
+            known.trouble = error.message
+            log.info("a change waits", deployment_id=workload.deployment_id, error=error.message)
 
     async def _start(self, key: InstanceKey, known: _Known) -> None:
         """A start that fails is an observation of the next look."""

@@ -13,12 +13,15 @@ from shipoff.common.errors import InvalidInput
 from shipoff.common.telemetry import current
 from shipoff.contracts.runtime.v1 import runtime_pb2, runtime_pb2_grpc
 from shipoff.contracts.types.v1 import types_pb2
-from shipoff.runtime.domain import Artifact, Instance, InstanceState, Phase, Process, Workload
+from shipoff.runtime.domain import WEB, Artifact, Instance, InstanceState, Phase, Process, Workload
 from shipoff.runtime.handlers import Handlers
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 # It becomes part of file names.
 _PROCESS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+
+_IMAGE = re.compile(r"[a-z0-9][a-z0-9._:/-]{0,254}@sha256:[0-9a-f]{64}")
+_KINDS: dict[int, str] = {types_pb2.ARTIFACT_KIND_APP: "an app's folder", types_pb2.ARTIFACT_KIND_IMAGE: "an image"}
 
 _PHASES = {
     Phase.STARTING: runtime_pb2.WORKLOAD_PHASE_STARTING,
@@ -32,10 +35,11 @@ _PHASES = {
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a workload gets that says nothing about it."""
+    """What a workload gets that says nothing about it, and what kind of artifact can be run here."""
 
     memory_bytes: int
     ready_timeout_s: int
+    runs: int = types_pb2.ARTIFACT_KIND_APP
 
 
 class RuntimeServer(runtime_pb2_grpc.RuntimeServiceServicer):
@@ -91,8 +95,8 @@ def workload_of(message: runtime_pb2.Workload, *, defaults: Defaults, now: float
         project_name=message.project_name,
         team_id=message.team_id,
         environment=message.environment,
-        artifact=_artifact(message.artifact),
-        processes=_processes(message),
+        artifact=_artifact(message.artifact, defaults.runs),
+        processes=_processes(message, own_command=defaults.runs == types_pb2.ARTIFACT_KIND_IMAGE),
         app_root=_app_root(message.app_root),
         variables=message.configuration.variables.SerializeToString(),
         replicas=run.replicas or 1,
@@ -101,25 +105,34 @@ def workload_of(message: runtime_pb2.Workload, *, defaults: Defaults, now: float
         health_path=run.health_path,
         ready_timeout_s=ready_timeout_s,
         ready_deadline=now + ready_timeout_s,
+        hosts=tuple(message.hosts),
+        port=message.port,
         request_id=current().request_id,
         traceparent=current().traceparent,
     )
 
 
-def _artifact(message: types_pb2.Artifact) -> Artifact:
-    if message.kind == types_pb2.ARTIFACT_KIND_IMAGE:
+def _artifact(message: types_pb2.Artifact, runs: int) -> Artifact:
+    if message.kind == types_pb2.ARTIFACT_KIND_IMAGE != runs:
         reason = f"the image {message.object_key} was built and pushed, but this platform runs apps as processes, not images"
         raise InvalidInput(f"{reason}: set SHIPOFF_BUILD_EXECUTOR=native", field="workload.artifact.kind")
-    if message.kind != types_pb2.ARTIFACT_KIND_APP:
-        raise InvalidInput("only an app's folder can be run here", field="workload.artifact.kind")
+    if message.kind != runs:
+        raise InvalidInput(f"only {_KINDS[runs]} can be run here", field="workload.artifact.kind")
+    if runs == types_pb2.ARTIFACT_KIND_IMAGE and not _IMAGE.fullmatch(message.object_key):
+        raise InvalidInput("an image is run by its reference with a digest", field="workload.artifact.object_key")
     return Artifact(message.kind, message.object_key, message.digest, message.size_bytes)
 
 
-def _processes(message: runtime_pb2.Workload) -> tuple[Process, ...]:
+def _processes(message: runtime_pb2.Workload, *, own_command: bool) -> tuple[Process, ...]:
+    """The processes; with `own_command`, one without arguments runs what its image says, and an image alone is a `web`."""
     processes = tuple(Process(one.name, tuple(one.command.argv)) for one in message.processes)
+    if own_command and not processes:
+        return (Process(WEB, ()),)
     for process in processes:
         if not _PROCESS_NAME.fullmatch(process.name):
             raise InvalidInput(f"{process.name!r} is no name for a process", field="workload.processes.name")
+        if own_command and not process.argv:
+            continue
         if not process.argv or not process.argv[0] or any("\0" in part for part in process.argv):
             raise InvalidInput(f"process {process.name} has no command", field="workload.processes.command")
     if len({process.name for process in processes}) != len(processes):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shipoff.common.config import ServiceSettings, service_config
 from shipoff.common.sandbox import Mode
@@ -13,6 +16,8 @@ class RuntimeSettings(ServiceSettings):
 
     model_config = service_config("runtime")
 
+    # What runs the apps: processes of this machine, or a Kubernetes cluster (the one it runs in, or KUBECONFIG's).
+    driver: Literal["process", "kubernetes"] = "process"
     # Where apps are unpacked and their output waits for the log service; empty: $SHIPOFF_HOME/apps.
     apps_folder: str = ""
     # Apps listen on a port of this range on 127.0.0.1: below what the system hands out to outgoing connections.
@@ -36,3 +41,30 @@ class RuntimeSettings(ServiceSettings):
     shared_folders: str = ""
     # Where apps find interpreters: the platform's own search path, without the platform's own environment.
     search_path: str = Field(default="/usr/local/bin:/usr/bin:/bin", validation_alias="PATH")
+
+
+class KubernetesSettings(BaseSettings):
+    """SHIPOFF_KUBERNETES_…: the cluster that apps run on, read where the driver is `kubernetes`."""
+
+    model_config = SettingsConfigDict(env_prefix="SHIPOFF_KUBERNETES_", frozen=True, extra="ignore", populate_by_name=True)
+
+    # The class of the apps' Ingress objects ("traefik", "nginx", …); empty: none are made.
+    ingress_class: str = "traefik"
+    # Where the ingress controller runs.
+    ingress_namespace: str = "kube-system"
+    # The cert-manager ClusterIssuer of the apps' certificates; empty: no TLS at the ingress.
+    cluster_issuer: str = ""
+    # The numeric user that apps run as, and whether they may write to /tmp only.
+    user_id: int = Field(default=10001, ge=1000)
+    read_only_root: bool = True
+    # How long the release before stays, for an instant way back.
+    way_back_s: float = Field(default=300.0, ge=0)
+    # Instances are added by their CPU up to so many; 0: never.
+    max_replicas: int = Field(default=0, ge=0, le=1000)
+    # What all of a project's instances together may have.
+    quota_pods: int = Field(default=50, ge=1)
+    quota_cpu_millis: int = Field(default=16_000, ge=100)
+    quota_memory_bytes: int = Field(default=32 << 30, ge=64 << 20)
+    # Of an instance whose project does not say: the CPU it is promised, and may use at most.
+    cpu_millis: int = Field(default=100, ge=1)
+    most_cpu_millis: int = Field(default=2000, ge=1)

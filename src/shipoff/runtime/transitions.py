@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from shipoff.runtime.domain import (
     Action,
+    Arrange,
     Decision,
     Emission,
     EmitEndpointsChanged,
@@ -28,6 +29,7 @@ from shipoff.runtime.domain import (
     Policy,
     RemoveResidue,
     StartInstance,
+    SwitchRoute,
     Workload,
 )
 from shipoff.runtime.supervision import Surroundings, advance, start, stop
@@ -121,7 +123,8 @@ def decide(workload: Workload, instances: Sequence[Instance], observed: Observed
     if not course.workload.wanted:
         course.clear_out(observed)
     else:
-        course.announce()
+        course.surround(observed)
+        course.announce(observed)
     return course.decision()
 
 
@@ -282,12 +285,20 @@ class _Course:
         ready = {run.key.slot for run in self.runs.values() if run.state is InstanceState.READY}
         return ready.issuperset(self.workload.slots())
 
-    def announce(self) -> None:
+    def surround(self, observed: Observed) -> None:
+        """Keeps in order what its instances need, and leads requests to it from the first time that it is complete."""
+        if observed.astray:
+            self.actions.append(Arrange(self.workload.deployment_id))
+        if not observed.routed and (self.workload.was_ready or self._complete()):
+            self.actions.append(SwitchRoute(self.workload.deployment_id))
+
+    def announce(self, observed: Observed) -> None:
         """Sets the phase and tells of a ready set that is another than the one last told."""
-        endpoints = tuple(sorted(run.endpoint for run in self.runs.values() if run.serves and run.state is InstanceState.READY))
+        serving = {run.endpoint for run in self.runs.values() if run.serves and run.state is InstanceState.READY}
+        endpoints = tuple(sorted(serving))
         complete = self._complete()
         if not self.workload.was_ready:
-            if complete:
+            if complete and observed.routed:
                 self._told(endpoints, EmitReady(self.workload.revision + 1, endpoints))
                 self.workload = replace(self.workload, phase=Phase.READY, was_ready=True, reason="")
             return
@@ -315,12 +326,14 @@ class _Course:
 
     def clear_out(self, observed: Observed) -> None:
         """Stops every instance, then removes what is left, then tells."""
+        lingers = observed.replaced and self.workload.phase is not Phase.FAILED
+        at = self.now + self.policy.drain_s if lingers else self.now
         for run in list(self.runs.values()):
             if run.state is InstanceState.WAITING:
                 self.runs.pop(run.key)
             else:
-                failed = self.workload.phase is Phase.FAILED
-                self._put(run, stop(run, at=self.now if failed else self.now + self.policy.drain_s))
+                ending = stop(run, at=at)
+                self._put(run, ending if ending.signalled else replace(ending, due_at=min(ending.due_at, at)))
         self.actions = [action for action in self.actions if not isinstance(action, StartInstance)]
         if self.runs:
             return

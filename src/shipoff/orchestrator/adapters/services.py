@@ -99,6 +99,8 @@ def _workload(record: Record) -> runtime_pb2.Workload:
         processes=plan.processes,
         app_root=plan.app_root,
         configuration=_merged(request.configuration, plan, record.deployment.replicas),
+        hosts=request.hosts,
+        port=plan.port,
     )
 
 

@@ -34,7 +34,7 @@ from shipoff.runtime.ports import Stored
 
 _META = sa.MetaData()
 _UUID = sa.Uuid(as_uuid=False)
-_JSON_FIELDS = ("artifact", "processes", "endpoints", "exits")
+_JSON_FIELDS = ("artifact", "processes", "endpoints", "exits", "hosts")
 
 
 def _column(name: str) -> sa.Column[Any]:
@@ -65,6 +65,7 @@ def _workload(row: Row) -> Workload:
     values["processes"] = tuple(Process(p["name"], tuple(p["argv"])) for p in row["processes"])
     values["endpoints"] = tuple(Endpoint(**e) for e in row["endpoints"])
     values["phase"] = Phase(row["phase"])
+    values["hosts"] = tuple(row["hosts"])
     return Workload(**values)
 
 

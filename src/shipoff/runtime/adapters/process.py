@@ -278,6 +278,12 @@ class ProcessDriver:
             if key.deployment_id == deployment_id and run.exit is not None and key not in known:
                 del self._runs[key]
 
+    async def arrange(self, workload: Workload) -> None:
+        """Nothing surrounds a process."""
+
+    async def switch(self, workload: Workload) -> None:
+        """Whoever routes is told the instances' addresses by events."""
+
     async def terminate(self, key: InstanceKey) -> None:
         run = self._runs.get(key)
         if run is not None and _ending(run) is None:

@@ -27,6 +27,8 @@ _WORKLOADS = """CREATE TABLE workloads (
     health_path text NOT NULL,
     ready_timeout_s double precision NOT NULL,
     ready_deadline double precision NOT NULL,
+    hosts jsonb NOT NULL DEFAULT '[]',
+    port integer NOT NULL DEFAULT 0 CHECK (port BETWEEN 0 AND 65535),
     phase text NOT NULL CHECK (phase IN ('starting', 'ready', 'degraded', 'failed', 'stopping', 'stopped')),
     reason text NOT NULL,
     was_ready boolean NOT NULL,
@@ -67,8 +69,9 @@ _INSTANCES = """CREATE TABLE instances (
     cause text NOT NULL,
     PRIMARY KEY (deployment_id, process, index, incarnation)
 )"""
-# What waits to be started may lose its port to another; what runs may not.
-_ONE_OWNER = "CREATE UNIQUE INDEX instances_port ON instances (host, port) WHERE port > 0 AND state <> 'waiting'"
+# What waits to be started may lose its port to another; what runs may not. Instances on a cluster share their Service's.
+_ONE_OWNER = """CREATE UNIQUE INDEX instances_port ON instances (host, port)
+    WHERE port > 0 AND state <> 'waiting' AND host = '127.0.0.1'"""
 _TO_DO = "CREATE INDEX workloads_unsettled ON workloads (deployment_id) INCLUDE (version) WHERE NOT settled"
 
 

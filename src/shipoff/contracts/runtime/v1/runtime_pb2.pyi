@@ -60,6 +60,8 @@ class Workload(message.Message):
     PROCESSES_FIELD_NUMBER: builtins.int
     APP_ROOT_FIELD_NUMBER: builtins.int
     CONFIGURATION_FIELD_NUMBER: builtins.int
+    HOSTS_FIELD_NUMBER: builtins.int
+    PORT_FIELD_NUMBER: builtins.int
     deployment_id: builtins.str
     project_id: builtins.str
     project_name: builtins.str
@@ -67,12 +69,18 @@ class Workload(message.Message):
     environment: builtins.str
     app_root: builtins.str
     """Where the processes start, relative to the artifact's root."""
+    port: builtins.int
+    """The port that `web` listens on; 0: the one in PORT."""
     @builtins.property
     def artifact(self) -> types_pb2.Artifact: ...
     @builtins.property
     def processes(self) -> containers.RepeatedCompositeFieldContainer[types_pb2.PlanProcess]: ...
     @builtins.property
     def configuration(self) -> types_pb2.Configuration: ...
+    @builtins.property
+    def hosts(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Under which names the environment is asked for; where the runtime leads requests to its instances itself."""
+
     def __init__(
         self,
         *,
@@ -85,10 +93,12 @@ class Workload(message.Message):
         processes: abc.Iterable[types_pb2.PlanProcess] | None = ...,
         app_root: builtins.str = ...,
         configuration: types_pb2.Configuration | None = ...,
+        hosts: abc.Iterable[builtins.str] | None = ...,
+        port: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["artifact", b"artifact", "configuration", b"configuration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["app_root", b"app_root", "artifact", b"artifact", "configuration", b"configuration", "deployment_id", b"deployment_id", "environment", b"environment", "processes", b"processes", "project_id", b"project_id", "project_name", b"project_name", "team_id", b"team_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["app_root", b"app_root", "artifact", b"artifact", "configuration", b"configuration", "deployment_id", b"deployment_id", "environment", b"environment", "hosts", b"hosts", "port", b"port", "processes", b"processes", "project_id", b"project_id", "project_name", b"project_name", "team_id", b"team_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,180 @@
+"""The API server: what the driver asks of it, with its errors translated and its wishes to be left alone respected.
+
+Every call may be repeated: objects are applied whole, server-side, under one field manager
+(https://kubernetes.io/docs/reference/using-api/server-side-apply/), and deleting what is gone is no error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import httpx2
+from lightkube import ApiError, AsyncClient
+from lightkube.core.resource import GlobalResource, NamespacedResource
+from lightkube.resources.core_v1 import Pod, PodLog
+
+from shipoff.common.errors import DeadlineExceeded, Exhausted, InvalidInput, PermanentError, TemporaryError, Unavailable
+from shipoff.runtime.manifests import Object
+from shipoff.runtime.manifests.marks import MANAGED_BY, MANAGER
+
+_Result = TypeVar("_Result")
+
+_TRIES = 4
+_FIRST_PAUSE_S = 0.2
+# The server ends a watch after this long, and one that has said nothing for longer is taken for dead.
+WATCH_S = 300
+_SILENCE_S = WATCH_S + 30
+_CONFLICT, _GONE, _TOO_MANY, _UNAVAILABLE = 409, 410, 429, 503
+
+
+class Gone(Exception):
+    """What was known is too old to follow: list again."""
+
+
+class Api:
+    """Calls to one cluster."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+        # Its overloads know single kinds only.
+        self._any: Any = client
+        # Nothing is asked before this time of the loop's clock: the server said so.
+        self._closed_until = 0.0
+
+    async def close(self) -> None:
+        """Ends its connections."""
+        await self._client.close()
+
+    async def apply(self, obj: Object) -> Object:
+        """Applies the object; what the server made of it. Raises TemporaryError, PermanentError."""
+        return await self._call(lambda: self._client.apply(obj, field_manager=MANAGER, force=True))
+
+    async def delete(self, kind: type[Object], name: str, namespace: str) -> None:
+        """Deletes it with what it owns; nothing when it is gone."""
+        if issubclass(kind, GlobalResource):
+            call = lambda: self._client.delete(kind, name)  # noqa: E731 - typed by its call
+        else:
+            call = lambda: self._client.delete(kind, name, namespace=namespace)  # noqa: E731
+        with contextlib.suppress(_Absent):
+            await self._call(call)
+
+    async def delete_pod(self, name: str, namespace: str, *, grace_s: int | None = None) -> None:
+        """Ends a pod; nothing when it is gone."""
+        with contextlib.suppress(_Absent):
+            await self._call(lambda: self._client.delete(Pod, name, namespace=namespace, grace_period=grace_s))
+
+    async def last_lines(self, pod: str, namespace: str, *, previous: bool, count: int) -> tuple[str, ...]:
+        """The last lines that a pod's container wrote, or the run before it; none where there is nothing to be had."""
+        params = {"tailLines": count, "previous": "true" if previous else None, "limitBytes": 16384}
+        # The library's own log() cannot ask for the run before.
+        requests: Any = self._client._client
+        request = requests.prepare_request("get", PodLog, name=pod, namespace=namespace, params=params)
+        try:
+            async with asyncio.timeout(5):
+                answer = await requests.send(requests.build_adapter_request(request))
+        except (httpx2.HTTPError, TimeoutError):
+            return ()
+        if answer.status_code != 200:
+            return ()
+        return tuple(line for line in answer.text.splitlines() if line.strip())[-count:]
+
+    async def list(self, kind: type[Any]) -> tuple[list[Any], str]:
+        """Everything of a kind that is the platform's, and the version at which that is so."""
+
+        async def collected() -> tuple[list[Any], str]:
+            listing = self._any.list(kind, chunk_size=500, labels={MANAGED_BY: MANAGER}, **_everywhere(kind))
+            found = [one async for one in listing]
+            return found, listing.resourceVersion
+
+        return await self._call(collected)
+
+    async def watch(self, kind: type[Any], version: str) -> AsyncIterator[tuple[str, Any]]:
+        """What happens from that version on. Raises Gone when it is time to list again, TemporaryError."""
+        events = self._any.watch(
+            kind, labels={MANAGED_BY: MANAGER}, resource_version=version, server_timeout=WATCH_S, **_everywhere(kind)
+        )
+        iterator = aiter(events)
+        try:
+            while True:
+                try:
+                    event, obj = await asyncio.wait_for(anext(iterator), _SILENCE_S)
+                except TimeoutError as error:
+                    raise Gone from error
+                except httpx2.HTTPError as error:
+                    if _status(error) == _GONE:
+                        raise Gone from error
+                    raise translated(error) from error
+                yield event, obj
+        finally:
+            await iterator.aclose()
+
+    async def _call(self, request: Callable[[], Awaitable[_Result]]) -> _Result:
+        """Tries again what may work in a moment, not before the server wants to hear of it."""
+        for attempt in range(_TRIES):
+            await self._until_open()
+            try:
+                return await request()
+            except httpx2.HTTPError as error:
+                reason = translated(error)
+                if not isinstance(reason, TemporaryError) or isinstance(reason, Exhausted):
+                    raise reason from error
+                self._hold(error, reason.retry_after_s)
+                if attempt == _TRIES - 1:
+                    raise reason from error
+            await asyncio.sleep(_FIRST_PAUSE_S * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def _hold(self, error: httpx2.HTTPError, seconds: float) -> None:
+        if _status(error) in (_TOO_MANY, _UNAVAILABLE) and _retry_after(error):
+            self._closed_until = max(self._closed_until, asyncio.get_running_loop().time() + seconds)
+
+    async def _until_open(self) -> None:
+        await asyncio.sleep(max(0.0, self._closed_until - asyncio.get_running_loop().time()))
+
+
+class _Absent(PermanentError):
+    """There is no such object."""
+
+
+def _everywhere(kind: type[Any]) -> dict[str, str]:
+    return {"namespace": "*"} if issubclass(kind, NamespacedResource) else {}
+
+
+def _status(error: httpx2.HTTPError) -> int:
+    if isinstance(error, ApiError) and error.status is not None and error.status.code:
+        return int(error.status.code)
+    response = getattr(error, "response", None)
+    return int(response.status_code) if response is not None else 0
+
+
+def _words(error: httpx2.HTTPError) -> str:
+    """What the server said; without a status of its own, the code's phrase."""
+    response = getattr(error, "response", None)
+    return str(error) if isinstance(error, ApiError) or response is None else response.reason_phrase
+
+
+def _retry_after(error: httpx2.HTTPError) -> float:
+    """Seconds that the server asked for; 0: none."""
+    response = getattr(error, "response", None)
+    value = response.headers.get("Retry-After", "") if response is not None else ""
+    return float(value) if value.isdigit() else 0.0
+
+
+def translated(error: httpx2.HTTPError) -> TemporaryError | PermanentError:
+    """A driver's error as one of the platform's. https://kubernetes.io/docs/reference/using-api/api-concepts/"""
+    status, words = _status(error), _words(error)
+    if isinstance(error, httpx2.TimeoutException):
+        return DeadlineExceeded("the cluster's API did not answer in time")
+    if status == 0:
+        return Unavailable(f"the cluster's API cannot be reached: {words or type(error).__name__}")
+    if status == 404:
+        return _Absent(words)
+    if status == 403 and "exceeded quota" in words:
+        return Exhausted(f"the project's quota is used up: {words}", retry_after_s=5.0)
+    if status in (400, 422):
+        return InvalidInput(f"the cluster refused it: {words}")
+    # 401 and 403 are the operator's to mend, and the app's then starts; a namespace on its way out answers 403 as well.
+    return Unavailable(f"the cluster answered {status}: {words}", retry_after_s=_retry_after(error) or 1.0)

@@ -1,0 +1,315 @@
+"""The driver `kubernetes`: applies what a workload needs, reads what became of it from the mirror, and switches the Service.
+
+A release has Deployments of its own, named by its content; the environment's Service selects the pods of one release. So a
+new release comes up beside the old one, and a deployment that wants the same content again finds its pods running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from lightkube.resources.apps_v1 import Deployment
+from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
+from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod, Secret, Service
+
+from shipoff.common.errors import InvalidInput
+from shipoff.common.failpoints import crossing
+from shipoff.runtime.adapters.kubernetes.api import Api
+from shipoff.runtime.adapters.kubernetes.desired import Desired, Key, Wishes, applied, key_of
+from shipoff.runtime.adapters.kubernetes.mirror import OWNED, Mirror, is_leaving
+from shipoff.runtime.adapters.kubernetes.pods import PodRun, assign, read
+from shipoff.runtime.domain import Instance, InstanceKey, InstanceState, Observation, Observed, Probe, Workload
+from shipoff.runtime.manifests.marks import DEPLOYMENT, ENVIRONMENT, PROJECT, RELEASE
+from shipoff.runtime.manifests.names import dns_label
+from shipoff.runtime.manifests.route import SERVICE_PORT
+
+_LINES = 5
+_KILL_GRACE_S = 1
+# Pods have no process id that means anything here; instances that run carry this one.
+_RUNS = 1
+
+
+class KubernetesDriver:
+    """`ports.Driver` on a cluster. `on_change` is called with a deployment's id when something of it changed."""
+
+    def __init__(self, api: Api, wishes: Wishes, *, clock: Callable[[], float], on_change: Callable[[str], None]) -> None:
+        self._api = api
+        self._wishes = wishes
+        self._clock = clock
+        self._on_change = on_change
+        self._mirror = Mirror(api, on_change=self._changed)
+        self._pods: dict[InstanceKey, str] = {}
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[KubernetesDriver]:
+        """Follows the cluster beside the block. What runs on it outlives the block."""
+        async with self._mirror.following():
+            yield self
+
+    async def running(self) -> Collection[InstanceKey]:
+        """None that could be unknown: pods carry no run's number. What belongs to a workload goes with the workload."""
+        return ()
+
+    async def place(self, instance: Instance, *, taken: Collection[int]) -> Instance:
+        """The Service's address: the instances of an environment share it, and the cluster spreads requests over them."""
+        desired = self._wishes.known(instance.key.deployment_id)
+        if desired is None or not instance.serves:
+            return replace(instance, host="", port=0)
+        return replace(instance, host=f"{desired.names.environment}.{desired.names.namespace}.svc", port=SERVICE_PORT)
+
+    async def start(self, workload: Workload, instance: Instance) -> None:
+        await self.arrange(workload)
+
+    async def arrange(self, workload: Workload) -> None:
+        """Applies what is missing or another than wanted, then removes what is wanted no more."""
+        self._mirror.require()
+        desired = self._wishes.of(workload)
+        if not self._is_astray(desired):
+            return
+        project, release, _ = self._wishes.objects(workload)
+        await self._apply(desired, project[:1])
+        running = (Deployment, HorizontalPodAutoscaler)
+        await self._apply(desired, [*project[1:], *(one for one in release if not isinstance(one, running))])
+        await self._apply(desired, [one for one in release if isinstance(one, running)])
+        await self._prune(desired, {**desired.release, **desired.route}, (HorizontalPodAutoscaler, Deployment))
+
+    async def switch(self, workload: Workload) -> None:
+        self._mirror.require()
+        desired = self._wishes.of(workload)
+        _, _, route = self._wishes.objects(workload)
+        crossing("service switching")
+        await self._apply(desired, route)
+        crossing("service switched")
+        await self._prune(desired, {**desired.release, **desired.route}, OWNED)
+
+    async def _apply(self, desired: Desired, objects: Iterable[Any]) -> None:
+        """Applies those that differ, all at once."""
+        different = [one for one in objects if self._differs(desired, key_of(one), applied(one))]
+        for answer in await asyncio.gather(*(self._api.apply(one) for one in different)):
+            crossing("object applied")
+            self._mirror.put(answer)
+
+    def _differs(self, desired: Desired, key: Key, fingerprint: str) -> bool:
+        kind, namespace, name = key
+        there = self._mirror.get(kind, namespace, name)
+        if there is None:
+            return True
+        return applied(there) != fingerprint and not _owner(there) > desired.deployment_id
+
+    def _is_astray(self, desired: Desired) -> bool:
+        wanted = {**desired.project, **desired.release}
+        if any(self._differs(desired, key, fingerprint) for key, fingerprint in wanted.items()):
+            return True
+        return any(key_of(one) not in desired.release for one in self._owned(desired, (Deployment, HorizontalPodAutoscaler)))
+
+    def _owned(self, desired: Desired, kinds: Iterable[type[Any]] = OWNED) -> list[Any]:
+        found = [one for kind in kinds for one in self._mirror.all(kind, desired.names.namespace)]
+        return [one for one in found if _owner(one) == desired.deployment_id and not is_leaving(one)]
+
+    async def _prune(self, desired: Desired, kept: Collection[Key], kinds: Iterable[type[Any]]) -> None:
+        for one in self._owned(desired, kinds):
+            if key_of(one) not in kept:
+                await self._delete(one)
+
+    async def _delete(self, obj: Any) -> None:
+        kind, namespace, name = key_of(obj)
+        await self._api.delete(kind, name, namespace)
+        crossing("object deleted")
+        self._mirror.drop(kind, namespace, name)
+
+    async def terminate(self, key: InstanceKey) -> None:
+        await self._end(key, grace_s=None)
+
+    async def kill(self, key: InstanceKey) -> None:
+        await self._end(key, grace_s=_KILL_GRACE_S)
+
+    async def _end(self, key: InstanceKey, *, grace_s: int | None) -> None:
+        """A pod that is to be replaced is deleted; one that nobody wants goes with its Deployment, or has gone by scaling."""
+        desired = self._wishes.known(key.deployment_id)
+        if desired is None:
+            return
+        if not desired.shape.wanted:
+            await self._prune(desired, (), (HorizontalPodAutoscaler, Deployment))
+        elif key.slot in desired.shape.slots() and (pod := self._pods.get(key)):
+            await self._api.delete_pod(pod, desired.names.namespace, grace_s=grace_s)
+
+    async def remove(self, deployment_id: str) -> None:
+        desired = self._wishes.known(deployment_id)
+        if desired is None:
+            return
+        await self._prune(desired, (), OWNED)
+        await self._tidy(desired)
+        self._wishes.forget(deployment_id)
+
+    async def _tidy(self, desired: Desired) -> None:
+        """Removes what nothing refers to any more: configuration, and the namespace with the last of its releases."""
+        namespace = desired.names.namespace
+        if self._is_empty(desired):
+            if (found := self._mirror.get(Namespace, "", namespace)) is not None:
+                await self._delete(found)
+            return
+        for one in self._unused(namespace):
+            await self._delete(one)
+
+    def _unused(self, namespace: str) -> list[Any]:
+        """Configuration that no release refers to, nor is about to."""
+        used = {name for one in self._mirror.all(Deployment, namespace) for name in _configuration(one)}
+        used |= {key[2] for one in self._wishes.all() if one.shape.wanted for key in one.release}
+        kinds: tuple[type[Any], ...] = (ConfigMap, Secret)
+        found = [one for kind in kinds for one in self._mirror.all(kind, namespace)]
+        return [one for one in found if one.metadata.name not in used and not is_leaving(one)]
+
+    def _is_empty(self, desired: Desired) -> bool:
+        """Whether nothing runs in the project's namespace, nor is about to."""
+        namespace = desired.names.namespace
+        if any(not is_leaving(one) for one in self._mirror.all(Deployment, namespace)):
+            return False
+        others = [one for one in self._wishes.all() if one.names.namespace == namespace and one.shape.wanted]
+        return not any(one.deployment_id != desired.deployment_id for one in others)
+
+    async def observe(self, workload: Workload, instances: Sequence[Instance], *, probe: Collection[InstanceKey]) -> Observed:
+        self._mirror.require()
+        try:
+            desired = self._wishes.of(workload)
+        except InvalidInput as error:
+            return Observed(refused={one.key: error.message for one in instances})
+        seen: dict[InstanceKey, Observation] = {}
+        for process in workload.runnable:
+            own = [one for one in instances if one.key.process == process.name]
+            seen |= await self._look(workload, desired, own, probe)
+        return Observed(
+            seen,
+            residue=workload.wanted or self._leaves_residue(workload, desired),
+            trouble=self._trouble(desired),
+            astray=workload.wanted and self._is_astray(desired),
+            routed=self._is_routed(workload, desired),
+            replaced=workload.was_ready and self._is_replaced(workload, desired),
+        )
+
+    async def _look(
+        self, workload: Workload, desired: Desired, instances: Sequence[Instance], probe: Collection[InstanceKey]
+    ) -> dict[InstanceKey, Observation]:
+        if not instances:
+            return {}
+        runs = self._runs(workload, desired, instances[0].key.process)
+        pods = assign(instances, runs, frozenset(workload.slots()))
+        seen = {}
+        for one in instances:
+            if one.state is InstanceState.WAITING:
+                self._pods.pop(one.key, None)
+                continue
+            run = pods.get(one.key)
+            observation = await self._observation(workload, one, run, asked=one.key in probe)
+            if observation is not None:
+                seen[one.key] = observation
+            if run is not None:
+                self._pods[one.key] = run.name
+        return seen
+
+    def _runs(self, workload: Workload, desired: Desired, process: str) -> list[PodRun]:
+        """The process's pods; none where the release runs for a newer deployment and this one is on its way out."""
+        name = desired.names.process(process)
+        there = self._mirror.get(Deployment, desired.names.namespace, name)
+        if not workload.wanted and there is not None and _owner(there) != workload.deployment_id:
+            return []
+        pods = [one for one in self._mirror.all(Pod, desired.names.namespace) if _label(one, RELEASE) == desired.names.release]
+        runs = [read(one, workload.memory_bytes) for one in pods if _label(one, ENVIRONMENT) == desired.names.environment]
+        return [one for one in runs if one.process == dns_label(process)]
+
+    async def _observation(
+        self, workload: Workload, instance: Instance, run: PodRun | None, *, asked: bool
+    ) -> Observation | None:
+        before = instance.process_started
+        if run is None:
+            gone = Observation(alive=False, lost=not instance.cause, exit="its pod was removed")
+            return gone if before and instance.state is not InstanceState.STOPPING else None
+        ended = before.startswith(run.uid) and run.ends > int(before.rpartition("/")[2])
+        if run.over or ended:
+            lines = await self._lines(workload, run, previous=run.started)
+            return Observation(alive=False, exit=run.exit or "ended", last_lines=lines)
+        probe = None
+        if asked or instance.state is InstanceState.STARTING:
+            probe = Probe(run.ready, "" if run.ready else await self._silence(workload, run))
+        return Observation(alive=True, pid=_RUNS, process_started=before or run.mark, probe=probe)
+
+    async def _silence(self, workload: Workload, run: PodRun) -> str:
+        """What a pod does instead of being ready; at the deadline with what it wrote last."""
+        port = workload.port or self._wishes.cluster.port
+        asked = f"{workload.health_path} did not answer below 400" if workload.health_path else "nothing answered"
+        words = run.obstacle or (f"{asked} on port {port}" if run.started else "its pod was not started")
+        if workload.was_ready or self._clock() < workload.ready_deadline:
+            return words
+        lines = await self._lines(workload, run, previous=False)
+        return f"{words} — last lines: {' | '.join(lines)}" if lines else words
+
+    async def _lines(self, workload: Workload, run: PodRun, *, previous: bool) -> tuple[str, ...]:
+        namespace = self._wishes.of(workload).names.namespace
+        return await self._api.last_lines(run.name, namespace, previous=previous, count=_LINES)
+
+    def _trouble(self, desired: Desired) -> str:
+        """Why Kubernetes makes no pods, in its words."""
+        for one in self._owned(desired, (Deployment,)):
+            for condition in (one.status.conditions or ()) if one.status else ():
+                if condition.type == "ReplicaFailure" and condition.status == "True":
+                    return f"no pod can be made: {condition.message or condition.reason}"
+        return ""
+
+    def _leaves_residue(self, workload: Workload, desired: Desired) -> bool:
+        if self._owned(desired) or any(self._runs(workload, desired, one.name) for one in workload.runnable):
+            return True
+        if self._is_empty(desired):
+            return self._mirror.get(Namespace, "", desired.names.namespace) is not None
+        return bool(self._unused(desired.names.namespace))
+
+    def _is_routed(self, workload: Workload, desired: Desired) -> bool:
+        if not desired.route:
+            return True
+        service = self._mirror.get(Service, desired.names.namespace, desired.names.environment)
+        if service is None:
+            return False
+        if _owner(service) > workload.deployment_id:
+            return True
+        return all(not self._differs(desired, key, fingerprint) for key, fingerprint in desired.route.items())
+
+    def _is_replaced(self, workload: Workload, desired: Desired) -> bool:
+        """Whether the release after it has taken over, and no further one since."""
+        namespace, mine = desired.names.namespace, workload.deployment_id
+        deployments = [
+            one for one in self._mirror.all(Deployment, namespace) if _label(one, ENVIRONMENT) == desired.names.environment
+        ]
+        owners = {_owner(one) for one in deployments if not is_leaving(one)}
+        service = self._mirror.get(Service, namespace, desired.names.environment)
+        current = _owner(service) if service is not None else max(owners, default="")
+        return current > mine and not any(mine < one < current for one in owners)
+
+    def _changed(self, obj: Any) -> None:
+        """Wakes the workloads that an object is of."""
+        meta: Any = obj.metadata
+        namespace = meta.name if isinstance(obj, Namespace) else meta.namespace
+        for desired in self._wishes.all():
+            if desired.names.namespace != namespace or desired.shape.project_id != _label(obj, PROJECT):
+                continue
+            release, owner = _label(obj, RELEASE), _owner(obj)
+            if owner == desired.deployment_id or release == desired.names.release or not (owner or release):
+                self._on_change(desired.deployment_id)
+
+
+def _label(obj: Any, name: str) -> str:
+    return str((obj.metadata.labels or {}).get(name, ""))
+
+
+def _owner(obj: Any) -> str:
+    """The deployment that it was applied for last. Ids grow with time (UUIDv7), so that the newer one is the greater."""
+    return _label(obj, DEPLOYMENT)
+
+
+def _configuration(deployment: Deployment) -> list[str]:
+    """What the pods of a Deployment take their environment from."""
+    pod = deployment.spec.template.spec if deployment.spec else None
+    sources = [source for one in pod.containers for source in one.envFrom or ()] if pod else []
+    refs = [ref for source in sources for ref in (source.configMapRef, source.secretRef) if ref]
+    return [ref.name for ref in refs if ref.name]
