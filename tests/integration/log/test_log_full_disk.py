@@ -79,8 +79,6 @@ async def test_lines_wait_while_the_disk_is_full_and_none_is_lost(disk: Disk, lo
 
 async def _stored(log: Log, deployment: str) -> int:
     """How many lines, that of the platform about lost ones included."""
-    count = sa.text(
-        "SELECT coalesce(sum(last_position - first_position + 1), 0) FROM chunks WHERE CAST(deployment_id AS text) = :id"
-    )
+    count = "SELECT coalesce(sum(last_position - first_position + 1), 0) FROM chunks WHERE deployment_id = CAST(:id AS uuid)"
     async with log.database.transaction() as transaction:
-        return int(await transaction.scalar(count.bindparams(id=deployment)))
+        return int(await transaction.scalar(sa.text(count), {"id": deployment}))
