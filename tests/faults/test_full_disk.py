@@ -43,11 +43,13 @@ async def yard(backing, redis_url, database_url_for, disk: Disk, store_disk: Dis
         yield made
 
 
-async def test_a_builder_on_a_full_disk_fails_with_that_reason_and_the_next_has_room_again(yard, eventually):
+async def test_a_builder_on_a_full_disk_fails_with_that_reason_and_the_next_has_room_again(yard, disk, eventually):
     fill = "dd if=/dev/zero of=big bs=1M count=300 || true; sleep 60"
     result = await yard.result(await yard.start({"app.json": plan_of(fill)}), timeout_s=60)
     assert result.failure == events_pb2.BUILD_FAILURE_DISK, result
     assert "the machine's disk is full: free some room, then deploy again" in result.reason
+    # Its folder is removed a moment after it was told.
+    await eventually(lambda: shutil.disk_usage(disk.folder).free > 60 * MIB, timeout_s=60)
     again = await yard.result(await yard.start({"app.json": plan_of("echo small > file")}), timeout_s=60)
     assert isinstance(again, events_pb2.BuildSucceeded), again
     await eventually(lambda: not yard.builders())

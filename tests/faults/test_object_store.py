@@ -29,9 +29,9 @@ async def s3(tmp_path_factory) -> AsyncIterator[S3]:
 
 @pytest.fixture
 async def network(s3: S3, monkeypatch) -> AsyncIterator[FaultProxy]:
-    """What lies between the platform and the server; deadlines are short."""
+    """What lies between the platform and the server; errors are not tried again for long."""
     async with FaultProxy.running(s3.address) as proxy:
-        for name, value in settings(proxy.listen, retry_s=0.5, timeout_s=2, stall_s=2).items():
+        for name, value in settings(proxy.listen, retry_s=0.5).items():
             monkeypatch.setenv(name, value)
         yield proxy
 
@@ -90,15 +90,18 @@ async def test_errors_of_the_store_are_tried_again_until_a_deadline(
     await store.put_stream("x", _chunks(b"x"))
 
 
-async def test_a_store_that_crawls_is_given_up_on_and_not_waited_for(store: ObjectStore, network: FaultProxy):
+async def test_a_store_that_crawls_is_given_up_on_and_not_waited_for(store: ObjectStore, network, s3, monkeypatch):
     await store.put_stream("slow", _chunks(bytes(MIB)))
+    for name, value in settings(network.listen, timeout_s=1, stall_s=1).items():
+        monkeypatch.setenv(name, value)
     network.bytes_per_s = 1000
     began = time.monotonic()
-    with pytest.raises(Unavailable, match="too slow"):
-        async for _ in store.get_stream("slow"):
-            pass
-    with pytest.raises(Unavailable, match="too slow"):
-        await store.put_stream("slower", _chunks(bytes(MIB)))
+    async with ObjectStore.open(s3.url) as impatient:
+        with pytest.raises(Unavailable, match="too slow"):
+            await anext(impatient.get_stream("slow"))
+        with pytest.raises(Unavailable, match="too slow"):
+            await impatient.put_stream("slower", _chunks(bytes(MIB)))
+    # At this rate each would have taken a quarter of an hour.
     assert time.monotonic() - began < 60
     network.heal()
     network.cut()
@@ -124,9 +127,7 @@ async def test_a_build_whose_artifact_cannot_be_stored_fails_with_the_reason_and
     assert isinstance(again, events_pb2.BuildSucceeded), again
 
 
-async def test_a_build_outlives_a_store_that_is_away_for_a_moment_and_one_that_crawls_ends_it_in_time(
-    yard, network, s3, eventually
-):
+async def test_a_build_outlives_a_store_that_is_away_for_a_moment(yard, network, s3, eventually):
     deployment = await yard.start({"app.json": plan_of("echo made; sleep 1")})
     await eventually(lambda: _said(yard, deployment, "made"), timeout_s=60)
     async with refusing(503) as nobody:
@@ -136,16 +137,6 @@ async def test_a_build_outlives_a_store_that_is_away_for_a_moment_and_one_that_c
         await eventually(lambda: network.accepted > before + 1, timeout_s=60)
         network.upstream = s3.address
     assert isinstance(await yard.result(deployment, timeout_s=60), events_pb2.BuildSucceeded)
-    crawling = await yard.start({"app.json": plan_of("head -c 300000 /dev/urandom > noise; echo made; sleep 1")}, timeout_s=6)
-    await eventually(lambda: _said(yard, crawling, "made"), timeout_s=60)
-    network.bytes_per_s = 1000
-    network.cut()
-    result = await yard.result(crawling, timeout_s=60)
-    network.heal()
-    network.cut()
-    assert result.failure in (events_pb2.BUILD_FAILURE_TIMEOUT, events_pb2.BUILD_FAILURE_ARTIFACT)
-    assert "upload was not done after 6 s" in result.reason or "too slow" in result.reason
-    await eventually(lambda: not yard.builders())
 
 
 async def _said(yard: Yard, deployment: str, text: str) -> bool:
