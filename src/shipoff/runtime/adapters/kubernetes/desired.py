@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,6 +50,7 @@ class Wishes:
         self._sealer = sealer
         self._cluster = cluster
         self._known: dict[str, Desired] = {}
+        self._in_namespace: defaultdict[str, set[str]] = defaultdict(set)
 
     @property
     def cluster(self) -> ClusterSettings:
@@ -69,19 +71,26 @@ class Wishes:
                 _fingerprints(route_objects(release)),
             )
             self._known[workload.deployment_id] = known
+            self._in_namespace[known.names.namespace].add(workload.deployment_id)
         return known
 
     def known(self, deployment_id: str) -> Desired | None:
         """What was last asked for."""
         return self._known.get(deployment_id)
 
-    def all(self) -> Iterator[Desired]:
-        """Everything that was asked for and not forgotten."""
-        return iter(list(self._known.values()))
+    def of_namespace(self, namespace: str) -> list[Desired]:
+        """Everything that was asked for there and not forgotten."""
+        return [self._known[one] for one in self._in_namespace.get(namespace, ())]
 
     def forget(self, deployment_id: str) -> None:
         """It is gone."""
-        self._known.pop(deployment_id, None)
+        known = self._known.pop(deployment_id, None)
+        if known is None:
+            return
+        others = self._in_namespace[known.names.namespace]
+        others.discard(deployment_id)
+        if not others:
+            del self._in_namespace[known.names.namespace]
 
     def objects(self, workload: Workload) -> tuple[list[Object], list[Object], list[Object]]:
         """The project's, the release's and the environment's."""

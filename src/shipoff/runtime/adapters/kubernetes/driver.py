@@ -23,7 +23,7 @@ from shipoff.runtime.adapters.kubernetes.desired import Desired, Key, Wishes, ap
 from shipoff.runtime.adapters.kubernetes.mirror import OWNED, Mirror, is_leaving
 from shipoff.runtime.adapters.kubernetes.pods import PodRun, assign, read
 from shipoff.runtime.domain import Instance, InstanceKey, InstanceState, Observation, Observed, Probe, Workload
-from shipoff.runtime.manifests.marks import DEPLOYMENT, ENVIRONMENT, PROJECT, RELEASE
+from shipoff.runtime.manifests.marks import DEPLOYMENT, ENVIRONMENT, RELEASE
 from shipoff.runtime.manifests.names import dns_label
 from shipoff.runtime.manifests.route import SERVICE_PORT
 
@@ -158,7 +158,7 @@ class KubernetesDriver:
     def _unused(self, namespace: str) -> list[Any]:
         """Configuration that no release refers to, nor is about to."""
         used = {name for one in self._mirror.all(Deployment, namespace) for name in _configuration(one)}
-        used |= {key[2] for one in self._wishes.all() if one.shape.wanted for key in one.release}
+        used |= {key[2] for one in self._wishes.of_namespace(namespace) if one.shape.wanted for key in one.release}
         kinds: tuple[type[Any], ...] = (ConfigMap, Secret)
         found = [one for kind in kinds for one in self._mirror.all(kind, namespace)]
         return [one for one in found if one.metadata.name not in used and not is_leaving(one)]
@@ -168,7 +168,7 @@ class KubernetesDriver:
         namespace = desired.names.namespace
         if any(not is_leaving(one) for one in self._mirror.all(Deployment, namespace)):
             return False
-        others = [one for one in self._wishes.all() if one.names.namespace == namespace and one.shape.wanted]
+        others = [one for one in self._wishes.of_namespace(namespace) if one.shape.wanted]
         return not any(one.deployment_id != desired.deployment_id for one in others)
 
     async def observe(self, workload: Workload, instances: Sequence[Instance], *, probe: Collection[InstanceKey]) -> Observed:
@@ -290,10 +290,8 @@ class KubernetesDriver:
         """Wakes the workloads that an object is of."""
         meta: Any = obj.metadata
         namespace = meta.name if isinstance(obj, Namespace) else meta.namespace
-        for desired in self._wishes.all():
-            if desired.names.namespace != namespace or desired.shape.project_id != _label(obj, PROJECT):
-                continue
-            release, owner = _label(obj, RELEASE), _owner(obj)
+        release, owner = _label(obj, RELEASE), _owner(obj)
+        for desired in self._wishes.of_namespace(namespace):
             if owner == desired.deployment_id or release == desired.names.release or not (owner or release):
                 self._on_change(desired.deployment_id)
 
