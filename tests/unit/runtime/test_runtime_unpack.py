@@ -132,7 +132,9 @@ def test_what_grows_out_of_all_proportion_is_refused(unpack, monkeypatch):
         unpack(file("zeros", bytes(8 << 20)), most_bytes=1 << 30)
 
 
-@pytest.mark.parametrize("data", [b"", b"no archive", archive(file("a", os.urandom(5000))).getvalue()[:3000]])
+@pytest.mark.parametrize(
+    "data", [b"", b"no archive", archive(file("a", os.urandom(5000))).getvalue()[:3000]], ids=["empty", "text", "half"]
+)
 def test_half_an_archive_is_refused(tmp_path, data):
     with pytest.raises((Rejected, OSError)):
         Unpacker(str(tmp_path), most_bytes=1 << 20, most_entries=10).unpack(io.BytesIO(data))
