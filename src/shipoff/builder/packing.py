@@ -23,7 +23,7 @@ from shipoff.builder.unpacking import leads_inside
 _GZIP_LEVEL = 1
 _NEVER = frozenset({".git", ".hg", ".svn"})
 # What a server of files would hand to anybody.
-_NEVER_SERVED = frozenset({".htpasswd", ".htaccess", ".DS_Store", ".npmrc"})
+_NEVER_SERVED = frozenset({".htpasswd", ".htaccess", ".DS_Store", ".npmrc", "shipoff.toml", ".shipoffignore"})
 _SHOWN = 20
 # A virtual environment's interpreter is the machine's own: this link leads outside, and runtime lets it.
 _INTERPRETER_LINK = re.compile(r"(.+/)?bin/python[0-9.]*")

@@ -37,6 +37,8 @@ CACHES = {
     "MIX_HOME": "mix",
     "HEX_HOME": "hex",
 }
+# npm reads its setting too, does not know it, and says so at every command: only pnpm's own steps have it.
+_PNPM = "pnpm"
 _QUIET = {
     "CI": "true",
     "DO_NOT_TRACK": "1",
@@ -59,6 +61,9 @@ _MOVABLE = {
     # 1980-01-01: the first day a zip file can name.
     "SOURCE_DATE_EPOCH": "315532800",
 }
+# Inside the sandbox the caches and the work folder are mounts of their own: nothing can be linked from one to the other, and uv
+# warns at every install that it has tried.
+_APART = {"UV_LINK_MODE": "copy"}
 # As a shell reports it, and as the kernel does.
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 _REMEDIES = {
@@ -100,9 +105,15 @@ def _own(assignment: Assignment) -> dict[str, str]:
 
 def step_environment(assignment: Assignment, step: types_pb2.PlanStep, variables: Mapping[str, str]) -> dict[str, str]:
     """A step's variables: the operator's, the tools' settings, the plan's, the project's; the platform's own come last."""
-    caches = {name: str(Path(assignment.caches) / folder) for name, folder in CACHES.items()}
+    used = {name: folder for name, folder in CACHES.items() if folder != _PNPM or _uses_pnpm(step)}
+    caches = {name: str(Path(assignment.caches) / folder) for name, folder in used.items()}
     own = {**_own(assignment), **caches}
-    return {**_TRUST, **base_environment(assignment), **_QUIET, **_MOVABLE, **dict(step.env), **variables, **own}
+    tools = {**_QUIET, **_MOVABLE, **(_APART if assignment.sandbox else {})}
+    return {**_TRUST, **base_environment(assignment), **tools, **dict(step.env), **variables, **own}
+
+
+def _uses_pnpm(step: types_pb2.PlanStep) -> bool:
+    return any("pnpm" in argument for command in step.commands for argument in command.argv)
 
 
 def fixed_environment() -> dict[str, str]:

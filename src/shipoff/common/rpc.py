@@ -7,6 +7,7 @@ generated stub. What a servicer raises (shipoff.common.errors) is what the calle
 from __future__ import annotations
 
 import inspect
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -201,12 +202,26 @@ async def serving(
 
 def _listen(server: grpc.aio.Server, address: str) -> None:
     if address.startswith("unix:"):
-        Path(address.removeprefix("unix:")).parent.mkdir(parents=True, exist_ok=True, mode=0o711)
+        path = Path(address.removeprefix("unix:"))
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
+        _require_silence(path)
     try:
         server.add_insecure_port(address)
     except RuntimeError as error:
         remedy = "is another one running? Unix socket paths are limited to about 100 characters"
         raise errors.PreconditionFailed(f"cannot listen at {address}", remedy=remedy) from error
+
+
+def _require_silence(path: Path) -> None:
+    """Raises PreconditionFailed where somebody answers: gRPC would take the socket's place away from under who serves."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return  # none is there, or one that was left behind; a path that cannot be used is told by listening
+    message = f"cannot listen at unix:{path}: this service runs there already"
+    raise errors.PreconditionFailed(message, remedy="stop that one first")
 
 
 def _service_name(add: Callable[[Any, Any], None]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -247,3 +248,24 @@ async def test_an_address_that_cannot_be_had_says_so():
     with pytest.raises(errors.PreconditionFailed, match="cannot listen"):
         async with serving("unix:/proc/nowhere.sock", []):
             pass
+
+
+async def test_a_second_server_leaves_the_socket_to_the_one_that_serves(shipoff_home):
+    address = f"unix:{shipoff_home}/taken.sock"
+    async with serving(address, []):
+        with pytest.raises(errors.PreconditionFailed, match="runs there already"):
+            async with serving(address, []):
+                raise AssertionError
+        async with grpc.aio.insecure_channel(address) as plain:
+            answer = await health_pb2_grpc.HealthStub(plain).Check(health_pb2.HealthCheckRequest())
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_a_socket_that_was_left_behind_is_taken_over(shipoff_home):
+    path = shipoff_home / "left.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+        left.listen()
+    async with serving(f"unix:{path}", []), grpc.aio.insecure_channel(f"unix:{path}") as plain:
+        answer = await health_pb2_grpc.HealthStub(plain).Check(health_pb2.HealthCheckRequest())
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING

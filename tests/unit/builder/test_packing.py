@@ -66,6 +66,17 @@ def test_history_is_never_packed_and_secrets_are_never_served(tmp_path):
     assert not any(".git" in name for name in names(tmp_path / "2"))
 
 
+def test_the_platforms_own_files_go_with_an_app_and_are_no_pages_of_a_site(tmp_path):
+    root = tmp_path / "r"
+    root.mkdir()
+    for name in ["index.html", "shipoff.toml", ".shipoffignore"]:
+        (root / name).write_text("x")
+    pack(site(root), tmp_path / "1")
+    pack(app(root), tmp_path / "2")
+    assert names(tmp_path / "1") == ["index.html"]
+    assert "shipoff.toml" in names(tmp_path / "2")
+
+
 @pytest.mark.parametrize("target", ["/etc/passwd", "../outside", "a/../../x"])
 def test_a_link_that_leads_out_is_refused(tmp_path, target):
     root = folder(tmp_path / "r")
