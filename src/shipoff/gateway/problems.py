@@ -82,10 +82,13 @@ def _kind(error: ShipoffError, status: HTTPStatus) -> str:
 
 
 def problem_of(error: ShipoffError) -> Problem:
-    """The document. An error that is no fault of the caller's tells nothing of the platform's inside."""
+    """The document. An error that is no fault of the caller's tells nothing of the platform's inside.
+
+    But for what is away and comes with a remedy: a full disk, say, which a person can help.
+    """
     status = status_of(error)
-    hidden = status >= HTTPStatus.INTERNAL_SERVER_ERROR
     away = status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+    hidden = status >= HTTPStatus.INTERNAL_SERVER_ERROR and not (away and error.remedy)
     detail = ("a part of the platform does not answer" if away else _OURS) if hidden else error.message
     return Problem(
         type=_kind(error, status),

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -73,10 +74,17 @@ def test_the_lock_ends_with_its_holder(layout: Layout) -> None:
         assert holder(layout) == os.getpid()
 
 
-def test_a_full_disk_is_told(layout: Layout) -> None:
-    with pytest.raises(Exhausted, match="are needed") as caught:
-        checks.check_disk(layout, needed_bytes=1 << 60)
+def test_a_full_disk_is_told_and_a_platform_that_has_its_data_needs_less(layout: Layout, monkeypatch) -> None:
+    left = SimpleNamespace(free=100 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: left)
+    with pytest.raises(Exhausted, match="100 MB left, 1024 MB are needed") as caught:
+        checks.check_disk(layout)
     assert "SHIPOFF_HOME" in caught.value.remedy
+    (layout.server("postgres") / "data").mkdir(parents=True)
+    checks.check_disk(layout)
+    left.free = 10 << 20
+    with pytest.raises(Exhausted, match="10 MB left, 64 MB are needed"):
+        checks.check_disk(layout)
 
 
 def test_a_free_port_passes(free_port: int) -> None:

@@ -44,6 +44,11 @@ def test_every_error_has_its_status(error: ShipoffError, status: int, kind: str)
     assert (problem.detail == "m") == (status < 500)
 
 
+def test_what_a_person_can_help_is_told_with_its_remedy() -> None:
+    problem = problem_of(errors.Unavailable("the object store's disk is full", remedy="free some room"))
+    assert (problem.status, problem.detail, problem.remedy) == (503, "the object store's disk is full", "free some room")
+
+
 def test_a_problem_tells_field_remedy_and_request() -> None:
     with working_on(Context(request_id="r-1")):
         response = response_of(errors.InvalidInput("too long", field="name", remedy="shorten it"))
