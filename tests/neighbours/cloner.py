@@ -11,8 +11,8 @@ import socket
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from shipoff.builder import repository
 from shipoff.builder.assignment import Assignment, BuildError
 from shipoff.builder.cloning import Cloning, clone
 from shipoff.builder.confine import TenantFiles
@@ -40,7 +40,7 @@ def main(work: str, url: str, allowed: str, address: str = "") -> None:
         def resolve(_host: str, port: int, **_: Any) -> list[Any]:
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
 
-        repository.socket.getaddrinfo = resolve  # type: ignore[attr-defined, assignment]  # the module's own import
+        mock.patch.object(socket, "getaddrinfo", resolve).start()
     print(asyncio.run(cloned(Path(work), url, allowed)))
 
 

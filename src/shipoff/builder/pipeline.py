@@ -115,6 +115,7 @@ async def _fetch(shop: Workshop, job: build_pb2.Job) -> str:
         environment = base_environment(shop.assignment)
         cloning = Cloning(shop.programs, shop.files, environment, shop.assignment.allow_hosts)
         commit = await clone(cloning, git, shop.source)
+        await shop.watch.check_disk()
         await shop.journal.say(f"  commit {commit}")
         return commit
 

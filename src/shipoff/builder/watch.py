@@ -105,6 +105,12 @@ class Watch:
             step=self.step,
         )
 
+    async def check_disk(self) -> None:
+        """Raises BuildError now where a sample would do so in a moment: what ends sooner is held to its share all the same."""
+        breach = await self._disk()
+        if breach is not None:
+            raise breach
+
     async def _disk(self) -> BuildError | None:
         size, count = await self._files.run(folder_size, self._folder)
         problem = ""

@@ -42,12 +42,12 @@ def login(
     from shipoff.cli.client import Api
 
     output = Output(as_json=as_json)
-    known = replace(credentials.load(url or ""), token="", token_from="")
+    known = replace(credentials.load(url or ""), token="", signed_in_by="")
     target = known.url
     with Api(known) as api:
         api.get("/v1/info")
         secret = _set_up(api, setup_token, email, name, team) if setup_token else _asked(token)
-    with Api(replace(known, token=secret, token_from="--token")) as api:  # noqa: S106 - an option, no secret
+    with Api(replace(known, token=secret, signed_in_by="--token")) as api:
         me = api.get("/v1/me")
     file = credentials.save(target, secret)
     output.data({"url": target, **me})

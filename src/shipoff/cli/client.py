@@ -63,13 +63,13 @@ def _sendable(credentials: Credentials) -> str:
 
 def _not_signed_in(credentials: Credentials, message: str) -> Failure:
     """Says where a token that is not accepted comes from: signing in does not help against the environment."""
-    if credentials.token_from == "--token":  # noqa: S105 - an option, no secret
+    if credentials.signed_in_by == "--token":
         remedy = "make one where you are signed in already: shipoff tokens create NAME"
         return Failure(message, code=ExitCode.NOT_SIGNED_IN, field="--token", remedy=remedy)
-    if credentials.token_from:
-        message = f"{message}; it comes from the environment variable {credentials.token_from}"
-        remedy = f"set {credentials.token_from} to a token of {credentials.url}, or unset it and sign in: shipoff login"
-        return Failure(message, code=ExitCode.NOT_SIGNED_IN, field=credentials.token_from, remedy=remedy)
+    if credentials.signed_in_by:
+        message = f"{message}; it comes from the environment variable {credentials.signed_in_by}"
+        remedy = f"set {credentials.signed_in_by} to a token of {credentials.url}, or unset it and sign in: shipoff login"
+        return Failure(message, code=ExitCode.NOT_SIGNED_IN, field=credentials.signed_in_by, remedy=remedy)
     return Failure(message, code=ExitCode.NOT_SIGNED_IN, remedy="sign in: shipoff login")
 
 

@@ -19,7 +19,7 @@ class Credentials:
     token: str = field(repr=False)
     # What named each: an environment variable or an option; empty for what was saved, and for the default.
     url_from: str = field(default="", compare=False)
-    token_from: str = field(default="", compare=False)
+    signed_in_by: str = field(default="", compare=False)
 
 
 def path() -> Path:
@@ -66,7 +66,7 @@ def load(url: str = "") -> Credentials:
         chosen,
         token or _tokens(kept).get(chosen, ""),
         url_from="--url" if url else "SHIPOFF_URL" if in_environment else "",
-        token_from="SHIPOFF_TOKEN" if token else "",
+        signed_in_by="SHIPOFF_TOKEN" if token else "",
     )
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from shipoff.common.accounts import tenant_uid
 from shipoff.common.errors import PreconditionFailed
@@ -181,7 +181,7 @@ def _problem_of(program: str) -> str:
     if Path(program).stat().st_mode & stat.S_ISUID:
         return f"{program} is a setuid program, which has no effect where no privileges may be gained"
     uid = tenant_uid("probe")
-    account: dict[str, object] = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
+    account: dict[str, Any] = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
     with tempfile.TemporaryDirectory(prefix="shipoff-probe-") as scratch:
         tmp = Path(scratch)
         if uid is not None:
@@ -191,13 +191,13 @@ def _problem_of(program: str) -> str:
             return _refusal(argv, descriptor, account)
 
 
-def _refusal(argv: Sequence[str], descriptor: int, account: Mapping[str, object]) -> str:
+def _refusal(argv: Sequence[str], descriptor: int, account: Mapping[str, Any]) -> str:
     """Why the command does not work; empty where it does."""
     try:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, env={}, cwd="/", pass_fds=[descriptor], timeout=_PROBE_S,
             check=False, **account,
-        )  # type: ignore[call-overload]  # fmt: skip  # Popen's own keywords
+        )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
         return f"bubblewrap cannot be run: {error}"
     if done.returncode == 0:

@@ -249,7 +249,7 @@ async def test_a_failing_step_is_named_with_its_command(yard):
     ("end", "failure"),
     [("cancel", events_pb2.BUILD_FAILURE_CANCELLED), ("kill the builder", events_pb2.BUILD_FAILURE_BUILDER_LOST)],
 )
-async def test_what_runs_in_buildkit_ends_with_its_build(yard, end, failure):
+async def test_what_runs_in_buildkit_ends_with_its_build(yard, eventually, end, failure):
     mark = f"7{uuid.uuid4().int % 10**8}"
     settings = types_pb2.BuildSettings(build_command=f"sleep {mark}")
     deployment = await yard.start({"Procfile": PROCFILE}, timeout_s=150, settings=settings)
@@ -270,9 +270,7 @@ async def test_what_runs_in_buildkit_ends_with_its_build(yard, end, failure):
     result = await yard.result(deployment, timeout_s=90)
     assert isinstance(result, events_pb2.BuildFailed)
     assert result.failure == failure
-    async with asyncio.timeout(60):
-        while sleepers():  # noqa: ASYNC110 - another process
-            await asyncio.sleep(0.1)
+    await eventually(lambda: not sleepers(), timeout_s=60)
 
 
 class TestWithoutABaseImage:

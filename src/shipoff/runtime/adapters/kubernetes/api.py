@@ -54,12 +54,9 @@ class Api:
 
     async def delete(self, kind: type[Object], name: str, namespace: str) -> None:
         """Deletes it with what it owns; nothing when it is gone."""
-        if issubclass(kind, GlobalResource):
-            call = lambda: self._client.delete(kind, name)  # noqa: E731 - typed by its call
-        else:
-            call = lambda: self._client.delete(kind, name, namespace=namespace)  # noqa: E731
+        place = {} if issubclass(kind, GlobalResource) else {"namespace": namespace}
         with contextlib.suppress(_Absent):
-            await self._call(call)
+            await self._call(lambda: self._any.delete(kind, name, **place))
 
     async def delete_pod(self, name: str, namespace: str, *, grace_s: int | None = None) -> None:
         """Ends a pod; nothing when it is gone."""
