@@ -1,8 +1,8 @@
 """Build, runtime and cdn for the pipeline figure: each answers at once, and durably.
 
 What they are told is a row in their own database; what they tell leaves through a real outbox in the same transaction; calls
-that come together share one. The
-groups that the real cdn and worker read with are there too, so that streams and outboxes are trimmed as in the platform.
+that come together share one. The groups that the real cdn and worker read with are there too, so that streams and outboxes are
+trimmed as in the platform.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import statistics
 import sys
@@ -72,8 +73,9 @@ def family(roots: set[int]) -> list[psutil.Process]:
     """These processes and everything that came of them."""
     found: dict[int, psutil.Process] = {}
     for pid in roots:
-        process = psutil.Process(pid)
-        found |= {one.pid: one for one in (process, *process.children(recursive=True))}
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            found |= {one.pid: one for one in (process, *process.children(recursive=True))}
     return list(found.values())
 
 
@@ -97,15 +99,21 @@ def part_of(process: psutil.Process) -> str:
 
 def pss_bytes(process: psutil.Process) -> int:
     """Its memory, shared pages divided among those who share them (proc_pid_smaps(5))."""
-    for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) << 10
+    # One that has ended in the meantime has none.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) << 10
     return 0
 
 
 def cpu_s(processes: list[psutil.Process]) -> float:
     """CPU seconds so far, of those who were waited for too."""
-    return sum(sum(process.cpu_times()[:4]) for process in processes)
+    spent = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            spent += sum(process.cpu_times()[:4])
+    return spent
 
 
 def spin_s() -> float:

@@ -22,7 +22,7 @@ import asyncpg
 from _measure import Comparison, Line, Round, compare, record, show
 from _parts import cpu_s, data_folder, servers
 from _past import fill
-from pipeline import Delivery, Ours, our_side, signed
+from pipeline import Delivery, Ours, our_side, signed, until_reached
 
 from shipoff.common.ids import new_id
 
@@ -71,11 +71,7 @@ class Side:
         """Pushes once to each of so many projects, and waits until all of it is live."""
         self.pushes += 1
         ids = await asyncio.gather(*(self.ours.send(again(one, self.ours.secret, self.pushes)) for one in self.pushed[:count]))
-        deadline = time.monotonic() + 120
-        while len(await self.ours.ledger.reached(ids)) < count:
-            if time.monotonic() > deadline:
-                raise SystemExit("not all of it reached PRODUCTION within 120 s")
-            await asyncio.sleep(0.2)
+        await until_reached(self.ours, ids)
 
 
 def again(one: Delivery, secret: str, number: int) -> Delivery:

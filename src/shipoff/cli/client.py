@@ -179,6 +179,9 @@ class Api:
         problem = _problem(response)
         text = str(problem.get("detail") or problem.get("title") or f"the platform answered {response.status_code}")
         field, remedy = str(problem.get("field") or ""), hints.in_options(str(problem.get("remedy") or ""))
+        # Tokens and teams have names too.
+        if field == "name" and response.request.url.path == "/v1/projects":
+            field = "project.name"
         message, field = hints.in_options(text, field), hints.option(field)
         status = response.status_code
         if status == 401:

@@ -12,7 +12,7 @@ from shipoff.cli.verb import PRODUCTION
 
 # A field of the interface, and the option or argument a verb has for it.
 _OPTIONS = {
-    "name": "--project",
+    "project.name": "--project",
     "environment": "--environment",
     "source.git.url": "--git",
     "source.git.ref": "--ref",

@@ -59,9 +59,10 @@ def deploy(
     if git is None and not folder.is_dir():
         raise UsageFailure(f"{folder} is no folder", field="PATH")
     name = _name(project, folder, git)
-    with signed_in() as api, _packed(None if git is not None else folder, output) as archive:
-        wish = _Wish(name, environment, {"url": git, "ref": ref} if ref else {"url": git})
-        accepted = _accepted(api, output, wish, archive)
+    wish = _Wish(name, environment, {"url": git, "ref": ref} if ref else {"url": git})
+    with signed_in() as api:
+        with _packed(None if git is not None else folder, output) as archive:
+            accepted = _accepted(api, output, wish, archive)
         from shipoff.cli.watch import wait
 
         wait(api, output, accepted, detach=detach)

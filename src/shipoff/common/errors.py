@@ -69,6 +69,10 @@ class Unavailable(TemporaryError):
     """The other side does not answer."""
 
 
+class Contended(Unavailable):
+    """Somebody else's transaction was in the way of this one."""
+
+
 class DeadlineExceeded(TemporaryError):
     """The other side did not answer in time; it may have done it all the same."""
 

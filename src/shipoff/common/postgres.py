@@ -17,7 +17,15 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from shipoff.common.errors import AlreadyExists, Exhausted, InvalidInput, PreconditionFailed, ShipoffError, Unavailable
+from shipoff.common.errors import (
+    AlreadyExists,
+    Contended,
+    Exhausted,
+    InvalidInput,
+    PreconditionFailed,
+    ShipoffError,
+    Unavailable,
+)
 from shipoff.common.failpoints import crossing
 
 _POOL_WAIT_S = 5.0
@@ -66,16 +74,16 @@ def translate(error: Exception) -> ShipoffError | None:
         return Unavailable("every database connection is in use", retry_after_s=1.0)
     driver = error.orig if isinstance(error, DBAPIError) else error
     state = getattr(driver, "sqlstate", "") or ""
-    # Class 23: a broken constraint, 08: connection, 57P: shutdown, 40: serialization or deadlock, 53: out of resources.
+    # Class 23: a broken constraint, 40: serialization or deadlock, 08: connection, 57P: shutdown, 53: out of resources.
     if state[:2] == "23":
         unique = state == asyncpg.UniqueViolationError.sqlstate
         detail = str(driver).splitlines()[0]
         return AlreadyExists(detail) if unique else PreconditionFailed(detail)
+    if state[:2] == "40" or state == asyncpg.LockNotAvailableError.sqlstate:
+        return Contended("another transaction holds what this one needs", retry_after_s=1.0)
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    if lost or state[:2] in ("08", "40") or state[:3] == "57P":
+    if lost or state[:2] == "08" or state[:3] == "57P":
         return Unavailable(f"the database is away: {driver}")
-    if state == asyncpg.LockNotAvailableError.sqlstate:
-        return Unavailable("another transaction holds what this one needs", retry_after_s=1.0)
     if state == asyncpg.CharacterNotInRepertoireError.sqlstate:
         return InvalidInput("text with a NUL character cannot be stored")
     if state == asyncpg.DiskFullError.sqlstate:
@@ -190,17 +198,6 @@ class Transaction:
         """The first column of the first row, or None."""
         rows = await self.all(statement, parameters)
         return next(iter(rows[0].values())) if rows else None
-
-    @asynccontextmanager
-    async def savepoint(self) -> AsyncIterator[None]:
-        """A part that can fail without the rest: what raises out of the block is undone."""
-        kept = len(self._callbacks)
-        try:
-            async with self._session.driver.transaction():
-                yield
-        except BaseException:
-            del self._callbacks[kept:]
-            raise
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Calls back once this transaction is durable; never when it is rolled back."""

@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from weakref import WeakValueDictionary
 
+from shipoff.common.errors import Unavailable
 from shipoff.gateway.problems import Refused
 
 _MOST_KEYS = 20_000
 # An ordinary delivery has some ten thousand bytes.
 _SMALL_BYTES = 256 << 10
 _LARGE_AT_ONCE = 8
+# Of one address: nobody keeps everybody else's out by sending slowly.
+_LARGE_EACH = 4
+# GitHub gives up after ten seconds, and what is in line by then is worked on all the same.
+_LONGEST_WAIT_S = 30.0
 
 
 @dataclass
@@ -65,19 +71,42 @@ class DeliveryRoom:
     def __init__(self, buckets: Buckets, *, at_once: int) -> None:
         self._buckets = buckets
         self._large, self._turns = asyncio.Semaphore(_LARGE_AT_ONCE), asyncio.Semaphore(at_once)
+        # For as long as somebody holds or waits for one.
+        self._large_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     def admit(self, address: str) -> None:
         """Raises Refused (429) for an address that sends without end."""
         self._buckets.take(address)
 
-    def reading(self, size_bytes: int | None) -> AbstractAsyncContextManager[None]:
-        """Held while a body of this size, None where it is not known, is read and worked on."""
-        small = size_bytes is not None and size_bytes <= _SMALL_BYTES
-        return nullcontext() if small else self._large
+    @asynccontextmanager
+    async def reading(self, address: str, size_bytes: int | None) -> AsyncIterator[None]:
+        """Held while a body of this size, None where it is not known, is read and worked on.
+
+        Raises Unavailable after a time.
+        """
+        if size_bytes is not None and size_bytes <= _SMALL_BYTES:
+            yield
+            return
+        own = self._large_of.setdefault(address, asyncio.Semaphore(_LARGE_EACH))
+        async with _soon(own), _soon(self._large):
+            yield
 
     def turn(self) -> AbstractAsyncContextManager[None]:
-        """Held while a delivery is worked on."""
-        return self._turns
+        """Held while a delivery is worked on. Raises Unavailable after a time."""
+        return _soon(self._turns)
+
+
+@asynccontextmanager
+async def _soon(room: asyncio.Semaphore) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(_LONGEST_WAIT_S):
+            await room.acquire()
+    except TimeoutError as error:
+        raise Unavailable("too many deliveries at once", retry_after_s=_LONGEST_WAIT_S) from error
+    try:
+        yield
+    finally:
+        room.release()
 
 
 class Slots:

@@ -5,6 +5,7 @@ The routes and streaming.py make what they show of a deployment here, and nowher
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -49,17 +50,15 @@ class People:
     async def _of(self, team_id: str) -> Mapping[str, str]:
         """User id → e-mail address. While identity is away: as it was last, or nobody: a name is not worth an error."""
         read_at, names = self._known.get(team_id, (-_FRESH_S, {}))
-        now = time.monotonic()
-        if now - read_at < _FRESH_S:
+        if time.monotonic() - read_at < _FRESH_S:
             return names
-        try:
+        # A failure is remembered too: identity is not asked again for each deployment of a list.
+        with contextlib.suppress(ShipoffError):
             answer = await self.clients.identity.ListMembers(identity_pb2.ListMembersRequest(team_id=team_id))
-        except ShipoffError:
-            return names
-        names = {member.user.id: member.user.email for member in answer.members}
+            names = {member.user.id: member.user.email for member in answer.members}
         if len(self._known) >= _MOST_TEAMS:
             self._known.clear()
-        self._known[team_id] = (now, names)
+        self._known[team_id] = (time.monotonic(), names)
         return names
 
 

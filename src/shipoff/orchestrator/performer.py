@@ -53,6 +53,7 @@ class Performer:
         self._terms = terms
         self._wake = wake
         self._running: dict[asyncio.Task[None], Task] = {}
+        self._draining = False
         self._conclude = Batcher(partial(handlers.conclude, store), most=_AT_ONCE)
         self._actions: dict[Instruction, Callable[[Held], Awaitable[Event | None]]] = {
             Instruction.START_BUILD: self._start_build,
@@ -77,7 +78,7 @@ class Performer:
     @property
     def room(self) -> int:
         """How many more it takes at once."""
-        return _AT_ONCE - len(self._running)
+        return 0 if self._draining else _AT_ONCE - len(self._running)
 
     def take(self, claimed: Sequence[Held]) -> None:
         """Starts what is this process's already."""
@@ -93,10 +94,14 @@ class Performer:
         del self._running[running]
 
     async def drain(self, grace_s: float = 5.0) -> None:
-        """Waits for what runs, then lets go of it; another process takes it over after the lease."""
-        if not self._running:
-            return
-        _, late = await asyncio.wait(self._running, timeout=grace_s)
+        """Takes no more, waits for what runs, then lets go of it; another process takes it over after the lease."""
+        self._draining = True
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + grace_s
+        # What a commit took before it knew is started in the meantime.
+        while self._running and loop.time() < ends_at:
+            await asyncio.wait(self._running, timeout=ends_at - loop.time())
+        late = list(self._running)
         for running in late:
             running.cancel()
         await asyncio.gather(*late, return_exceptions=True)
@@ -104,7 +109,7 @@ class Performer:
     @asynccontextmanager
     async def holding(self) -> AsyncIterator[None]:
         """Beside the block, renews the leases of what takes longer than expected; most is done before the first time."""
-        async with looping("leases", self._renew, every_s=self._terms.lease_s / 3):
+        async with self._conclude.open(), looping("leases", self._renew, every_s=self._terms.lease_s / 3):
             yield
 
     async def _renew(self) -> None:

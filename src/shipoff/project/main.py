@@ -41,12 +41,10 @@ async def running(settings: ProjectSettings | None = None) -> AsyncIterator[None
         deadlines = Deadlines(settings.most_queue_timeout_s, settings.most_build_timeout_s, settings.most_ready_timeout_s)
         rules = Rules(settings.base_domain, settings.allowed_hosts, deadlines)
         deployments = Deployments(store, sealer, rules)
-        servicer = ProjectServer(
-            Projects(store, sealer, rules),
-            Uploads(store, objects, most_bytes=settings.max_source_bytes),
-            deployments,
-            Deliveries(store, deployments, webhook_secret=settings.github_webhook_secret.get_secret_value()),
-        )
+        deliveries = Deliveries(store, deployments, webhook_secret=settings.github_webhook_secret.get_secret_value())
+        await stack.enter_async_context(deliveries.open())
+        uploads = Uploads(store, objects, most_bytes=settings.max_source_bytes)
+        servicer = ProjectServer(Projects(store, sealer, rules), uploads, deployments, deliveries)
 
         async def sweep() -> None:
             await sweep_archives(store, objects, kept_days=settings.source_kept_days)

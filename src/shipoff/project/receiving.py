@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import structlog
@@ -42,6 +43,10 @@ class Deliveries:
         self._webhook_secret = webhook_secret
         self._record = Batcher(self._record_all, most=_AT_ONCE)
 
+    def open(self) -> AbstractAsyncContextManager[None]:
+        """At the end of the block what is being recorded is waited for."""
+        return self._record.open()
+
     async def receive(self, delivery_id: str, event: str, *, signature: str, body: bytes) -> tuple[bool, Delivery]:
         """Whether the delivery was known already, and what it led to.
 
@@ -62,7 +67,8 @@ class Deliveries:
             first = {one.delivery_id: one for one in reversed(arrivals)}
             new = await work.begin_deliveries(GITHUB, {delivery_id: one.event for delivery_id, one in first.items()})
             outcomes = dict(await work.deliveries(GITHUB, first.keys() - new))
-            await work.prepare({one.push.repository_key for one in first.values() if one.push}, PRODUCTION)
+            pushes = [one.push for one in first.values() if one.push and one.delivery_id not in outcomes]
+            await work.prepare({push.repository_key for push in pushes}, PRODUCTION)
             for one in arrivals:
                 if one.delivery_id not in outcomes:
                     with working_on(one.context):

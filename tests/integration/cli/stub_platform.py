@@ -193,7 +193,10 @@ class Interface:
     async def tokens(self, request: Request) -> Response:
         token = {"id": "k", "name": "laptop", "created_at": START.isoformat(), "expires_at": None, "last_used_at": None}
         if request.method == "POST":
-            return JSONResponse({**token, "name": (await self._body(request))["name"], "token": "new-secret"}, status_code=201)
+            name = (await self._body(request))["name"]
+            if not name:
+                return problem(422, "name: has at least 1 character", field="name")
+            return JSONResponse({**token, "name": name, "token": "new-secret"}, status_code=201)
         return JSONResponse({"items": [token]})
 
     async def members(self, request: Request) -> Response:

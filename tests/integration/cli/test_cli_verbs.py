@@ -532,6 +532,8 @@ def test_scale_queue_hooks_tokens_members(platform: Platform) -> None:
     run("hooks", "remove", "h1")
     assert "laptop" in run("tokens", "list").stdout
     assert run("tokens", "create", "ci").stdout == "new-secret\n"
+    # Not a project's: there is no such option here.
+    assert json.loads(run("tokens", "create", "", "--json", code=2).stderr)["error"]["field"] == "name"
     assert "ann@example.com" in run("members", "list").stdout
 
 

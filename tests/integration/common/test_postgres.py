@@ -50,19 +50,6 @@ async def test_what_raises_leaves_nothing_behind_and_calls_nobody(database):
     assert called == []
 
 
-async def test_a_savepoint_fails_alone(database):
-    async def inner(tx) -> None:
-        async with tx.savepoint():
-            await tx.execute(sa.text("INSERT INTO things VALUES ('b', 1)"))
-            raise RuntimeError
-
-    async with database.transaction() as tx:
-        await tx.execute(sa.text("INSERT INTO things VALUES ('a', 1)"))
-        with pytest.raises(RuntimeError):
-            await inner(tx)
-    assert await names(database) == ["a"]
-
-
 async def test_broken_constraints_have_names_of_their_own(database):
     await add(database, "a")
     with pytest.raises(AlreadyExists):

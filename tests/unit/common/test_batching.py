@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from shipoff.common.batching import Batcher
-from shipoff.common.errors import InvalidInput, Unavailable
+from shipoff.common.errors import Contended, InvalidInput, Unavailable
 
 
 class Doubling:
@@ -16,6 +16,7 @@ class Doubling:
 
     def __init__(self, failing: dict[int, Exception] | None = None) -> None:
         self.batches: list[list[int]] = []
+        self.done: list[int] = []
         self.failing = failing or {}
         self.begun, self.gate = asyncio.Event(), asyncio.Event()
         self.gate.set()
@@ -27,6 +28,7 @@ class Doubling:
         for item in items:
             if item in self.failing:
                 raise self.failing[item]
+        self.done += items
         return [2 * item for item in items]
 
 
@@ -59,6 +61,33 @@ async def test_what_is_away_is_asked_once_for_all():
     results = await asyncio.gather(*(double(item) for item in (1, 2, 3)), return_exceptions=True)
     assert [type(result) for result in results] == [Unavailable] * 3
     assert process.batches == [[1, 2, 3]]
+
+
+async def test_what_somebody_else_is_in_the_way_of_fails_alone():
+    process = Doubling({2: Contended("locked")})
+    double = Batcher(process, most=8)
+    results = await asyncio.gather(*(double(item) for item in (1, 2, 3)), return_exceptions=True)
+    assert (results[0], type(results[1]), results[2]) == (2, Contended, 6)
+
+
+async def test_an_answer_for_too_few_leaves_nobody_waiting():
+    async def process(items: Sequence[int]) -> Sequence[int]:
+        return [1] if len(items) > 1 else [2 * item for item in items]
+
+    double = Batcher(process, most=8)
+    assert await asyncio.wait_for(asyncio.gather(*(double(item) for item in (1, 2, 3))), 10) == [2, 4, 6]
+
+
+async def test_the_batch_under_way_is_waited_for_at_the_end_whoever_gave_up_on_it():
+    process = Doubling()
+    process.gate.clear()
+    double = Batcher(process, most=8)
+    async with double.open():
+        waiting = asyncio.create_task(double(1))
+        await process.begun.wait()
+        waiting.cancel()
+        asyncio.get_running_loop().call_soon(process.gate.set)
+    assert process.done == [1]
 
 
 async def test_one_who_gave_up_keeps_nobody_else_from_the_answer():

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
+
 import pytest
 
-from shipoff.gateway.limits import Buckets, Slots
+from shipoff.common.errors import Unavailable
+from shipoff.gateway import limits
+from shipoff.gateway.limits import Buckets, DeliveryRoom, Slots
 from shipoff.gateway.problems import Refused
 
 
@@ -76,3 +81,30 @@ def test_slots_are_given_back_also_after_an_error() -> None:
             raise AssertionError
     with slots.held("c"):
         pass
+
+
+def _room(at_once: int) -> DeliveryRoom:
+    return DeliveryRoom(Buckets(per_s=1, burst=1, clock=Clock()), at_once=at_once)
+
+
+async def test_a_delivery_whose_turn_does_not_come_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_LONGEST_WAIT_S", 0.01)
+    room = _room(1)
+    async with room.turn():
+        with pytest.raises(Unavailable):
+            await room.turn().__aenter__()
+    async with room.turn():
+        pass
+
+
+async def test_one_address_that_sends_slowly_leaves_room_for_the_large_deliveries_of_another() -> None:
+    room = _room(1)
+    async with AsyncExitStack() as stack:
+        slow = [asyncio.create_task(stack.enter_async_context(room.reading("slow", None))) for _ in range(20)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10), room.reading("other", None), room.reading("slow", 10):
+            pass
+        assert sum(one.done() for one in slow) == 4
+        for one in slow:
+            one.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)

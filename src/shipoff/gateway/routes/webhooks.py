@@ -10,6 +10,7 @@ from shipoff.common.errors import InvalidInput, Unauthenticated
 from shipoff.contracts.project.v1 import project_pb2
 from shipoff.gateway.access import Platform
 from shipoff.gateway.bodies import declared_bytes, whole
+from shipoff.gateway.edge import address_of
 from shipoff.gateway.models.running import WebhookOut
 from shipoff.gateway.routing import signed
 
@@ -36,7 +37,7 @@ async def github(
         raise InvalidInput("X-GitHub-Event and X-GitHub-Delivery are needed", field="X-GitHub-Delivery")
     settings = gateway.settings
     limit_bytes = settings.webhook_limit_bytes
-    async with gateway.deliveries.reading(declared_bytes(request, limit_bytes)):
+    async with gateway.deliveries.reading(address_of(request), declared_bytes(request, limit_bytes)):
         delivery = project_pb2.ReceiveWebhookRequest(
             provider="github",
             delivery_id=x_github_delivery,

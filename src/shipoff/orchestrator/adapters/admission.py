@@ -118,19 +118,13 @@ def app_needs(record: Record, terms: Terms, *, replicas: int = 0) -> Resources:
     now = record.deployment
     if now.static:
         return Resources(0, 0)
-    run = _run(record.request)
+    run = events_pb2.DeploymentRequested.FromString(record.request).configuration.run
     each = Resources(run.cpu_millis or terms.instance.cpu_millis, run.memory_bytes or terms.instance.memory_bytes)
     wanted = replicas or now.replicas or run.replicas or 1
     names = _process_names(now.plan) - {_RELEASE}
     others = len(names - {_WEB})
     count = wanted + others if _WEB in names or not others else wanted * others
     return instances_need(each, count)
-
-
-# What waits is looked at again and again.
-@lru_cache(maxsize=2 * _SEEN)
-def _run(request: bytes) -> types_pb2.RunSettings:
-    return events_pb2.DeploymentRequested.FromString(request).configuration.run
 
 
 @lru_cache(maxsize=_SEEN)

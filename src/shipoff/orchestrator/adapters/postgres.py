@@ -34,9 +34,11 @@ _CLAIM = sa.text(
     "  AND (lease_until IS NULL OR lease_until < clock_timestamp()) ORDER BY due_at, id LIMIT :limit FOR UPDATE SKIP LOCKED)"
     f" RETURNING {', '.join(rows.TASK)}"
 )
+# What is being finished at this moment needs no lease, and is not waited for.
 _RENEW = sa.text(
-    "UPDATE instructions AS i SET lease_until = clock_timestamp() + make_interval(secs => :lease_s)"
-    f" FROM {unnested({'id': 'bigint', 'token': 'bigint'})} WHERE i.id = given.id AND i.lease_token = given.token"
+    "UPDATE instructions SET lease_until = clock_timestamp() + make_interval(secs => :lease_s) WHERE id IN (SELECT i.id"
+    f"  FROM instructions i JOIN {unnested({'id': 'bigint', 'token': 'bigint'})}"
+    "  ON i.id = given.id AND i.lease_token = given.token FOR UPDATE OF i SKIP LOCKED)"
 )
 _WAITING = sa.text("SELECT 1 FROM deployments WHERE state = 'queued' OR (state = 'building' AND awaits_slot) LIMIT 1")
 _BY_IDS = sa.text(f"SELECT {COLUMNS} FROM deployments WHERE id = ANY(CAST(:ids AS uuid[]))")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import sqlalchemy as sa
 
@@ -54,5 +55,5 @@ class Retention:
         values = {"projects": [place[0] for place in places], "environments": [place[1] for place in places], "keep": keep}
         expired = await tx.all(EXPIRE, values)
         if len(expired) < AT_MOST:
-            self.behind = places[-1] if len(places) == _AT_ONCE else _FIRST
+            tx.after_commit(partial(setattr, self, "behind", places[-1] if len(places) == _AT_ONCE else _FIRST))
         return expired
