@@ -111,6 +111,14 @@ async def test_a_stopped_app_that_nothing_replaced_goes_at_once_with_its_namespa
     await until(gone)
 
 
+async def test_a_project_whose_last_release_has_just_gone_is_deployed_again(ground: Ground, runtime: Runtime) -> None:
+    # Each finds the namespace of the one before on its way out, which ends while its objects are applied.
+    for _ in range(3):
+        web = ground.workload()
+        await ground.ready(runtime, web)
+        await ground.stopped(runtime, web)
+
+
 async def test_environments_of_a_project_share_its_namespace_and_nothing_else(ground: Ground, runtime: Runtime) -> None:
     live, preview = ground.workload(), ground.workload(environment="preview")
     await ground.ready(runtime, live)

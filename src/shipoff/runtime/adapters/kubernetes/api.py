@@ -50,7 +50,11 @@ class Api:
 
     async def apply(self, obj: Object) -> Object:
         """Applies the object; what the server made of it. Raises TemporaryError, PermanentError."""
-        return await self._call(lambda: self._client.apply(obj, field_manager=MANAGER, force=True))
+        try:
+            return await self._call(lambda: self._client.apply(obj, field_manager=MANAGER, force=True))
+        except _Absent as error:
+            # Its namespace was on its way out and has ended in the meantime; the next look makes it anew.
+            raise Unavailable(error.message) from error
 
     async def delete(self, kind: type[Object], name: str, namespace: str) -> None:
         """Deletes it with what it owns; nothing when it is gone."""
