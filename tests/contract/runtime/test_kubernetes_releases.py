@@ -12,9 +12,19 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret, ServiceAccount
 from lightkube.resources.networking_v1 import Ingress, NetworkPolicy
 from neighbours.kube_api import KubeApi
-from neighbours.kube_runtime import CRASHES, REAL, SERVES, SILENT, Ground, Runtime, exists, missing_image, until
+from neighbours.kube_runtime import CRASHES, QUICK, REAL, SERVES, SILENT, Ground, Runtime, exists, missing_image, until
 
-from shipoff.runtime.domain import EmitFailed, EmitReady, EmitStopped, Endpoint, Phase, Process, Workload
+from shipoff.runtime.domain import (
+    EmitFailed,
+    EmitReady,
+    EmitStopped,
+    Endpoint,
+    Instance,
+    InstanceState,
+    Phase,
+    Process,
+    Workload,
+)
 
 OTHER = (*SERVES, "-h", "/bin")
 
@@ -56,8 +66,7 @@ async def test_the_next_release_takes_over_and_the_one_before_stays_as_the_way_b
     await ground.ready(runtime, new)
     assert await ground.routed(new) == ground.names[new.deployment_id].release
     await runtime.handlers.stop(old.deployment_id)
-    await until(lambda: ground.store.rows[old.deployment_id][0].phase is Phase.STOPPING)
-    await asyncio.sleep(0)
+    await _stays_for_a_while(ground, old)
     assert [one.metadata.uid for one in await ground.pods(old)] == [one.metadata.uid for one in before]
 
 
@@ -95,8 +104,19 @@ async def test_only_the_release_just_before_stays(ground: Ground, runtime: Runti
         if before is not None:
             await runtime.handlers.stop(before.deployment_id)
     await ground.stopped(runtime, first)
+    await _stays_for_a_while(ground, second)
     assert await ground.pods(second)
     assert await ground.pods(third)
+
+
+async def _stays_for_a_while(ground: Ground, workload: Workload) -> None:
+    """Waits until it is on its way out, and sees that it is told to end later: a release that nothing replaced is at once."""
+
+    def leaving() -> tuple[Instance, ...]:
+        return ground.store.rows[workload.deployment_id][1]
+
+    await until(lambda: leaving() and all(one.state is InstanceState.STOPPING for one in leaving()))
+    assert all(one.due_at > ground.clock() + QUICK.drain_s / 2 for one in leaving())
 
 
 async def test_a_stopped_app_that_nothing_replaced_goes_at_once_with_its_namespace(ground: Ground, runtime: Runtime) -> None:
