@@ -139,6 +139,28 @@ async def test_a_project_whose_last_release_has_just_gone_is_deployed_again(grou
         await ground.stopped(runtime, web)
 
 
+async def test_of_what_is_over_nothing_is_kept_in_mind(ground: Ground, runtime: Runtime) -> None:
+    driver, wishes = runtime.driver, runtime.wishes
+    web = ground.workload()
+    for before, one in ((None, web), (web, ground.workload(*OTHER))):
+        await ground.ready(runtime, one)
+        if before is not None:
+            await runtime.handlers.stop(before.deployment_id)
+    for generation in range(1, 4):
+        await runtime.handlers.restart(one.deployment_id)
+        await until(lambda generation=generation: _newest(ground, one) == generation)
+    await until(lambda: len(driver._pods[one.deployment_id]) == 1)
+    await ground.stopped(runtime, one)
+    await ground.stopped(runtime, web)
+    await until(lambda: (wishes._known, dict(wishes._in_namespace), driver._pods) == ({}, {}, {}))
+
+
+def _newest(ground: Ground, workload: Workload) -> int:
+    """The generation that a ready instance is of."""
+    ready = [one for one in ground.store.rows[workload.deployment_id][1] if one.state is InstanceState.READY]
+    return max((one.generation for one in ready), default=0)
+
+
 async def test_environments_of_a_project_share_its_namespace_and_nothing_else(ground: Ground, runtime: Runtime) -> None:
     live, preview = ground.workload(), ground.workload(environment="preview")
     await ground.ready(runtime, live)

@@ -42,7 +42,8 @@ class KubernetesDriver:
         self._clock = clock
         self._on_change = on_change
         self._mirror = Mirror(api, on_change=self._changed)
-        self._pods: dict[InstanceKey, str] = {}
+        # By deployment: the pod that each of its instances was last seen to be.
+        self._pods: dict[str, dict[InstanceKey, str]] = {}
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[KubernetesDriver]:
@@ -134,7 +135,7 @@ class KubernetesDriver:
             return
         if not desired.shape.wanted:
             await self._prune(desired, (), (HorizontalPodAutoscaler, Deployment))
-        elif key.slot in desired.shape.slots() and (pod := self._pods.get(key)):
+        elif key.slot in desired.shape.slots() and (pod := self._pods.get(key.deployment_id, {}).get(key)):
             await self._api.delete_pod(pod, desired.names.namespace, grace_s=grace_s)
 
     async def remove(self, deployment_id: str) -> None:
@@ -143,7 +144,6 @@ class KubernetesDriver:
             return
         await self._prune(desired, (), OWNED)
         await self._tidy(desired)
-        self._wishes.forget(deployment_id)
 
     async def _tidy(self, desired: Desired) -> None:
         """Removes what nothing refers to any more: configuration, and the namespace with the last of its releases."""
@@ -181,9 +181,13 @@ class KubernetesDriver:
         for process in workload.runnable:
             own = [one for one in instances if one.key.process == process.name]
             seen |= await self._look(workload, desired, own, probe)
+        residue = workload.wanted or self._leaves_residue(workload, desired)
+        self._let_go(workload.deployment_id, instances if residue else ())
+        if not residue:
+            self._wishes.forget(workload.deployment_id)
         return Observed(
             seen,
-            residue=workload.wanted or self._leaves_residue(workload, desired),
+            residue=residue,
             trouble=self._trouble(desired),
             astray=workload.wanted and self._is_astray(desired),
             routed=self._is_routed(workload, desired),
@@ -197,18 +201,26 @@ class KubernetesDriver:
             return {}
         runs = self._runs(workload, desired, instances[0].key.process)
         pods = assign(instances, runs, frozenset(workload.slots()))
+        named = self._pods.setdefault(workload.deployment_id, {})
         seen = {}
         for one in instances:
             if one.state is InstanceState.WAITING:
-                self._pods.pop(one.key, None)
+                named.pop(one.key, None)
                 continue
             run = pods.get(one.key)
             observation = await self._observation(workload, one, run, asked=one.key in probe)
             if observation is not None:
                 seen[one.key] = observation
             if run is not None:
-                self._pods[one.key] = run.name
+                named[one.key] = run.name
         return seen
+
+    def _let_go(self, deployment_id: str, kept: Sequence[Instance]) -> None:
+        """Keeps in mind only which pods these are: of runs that are over nobody asks again."""
+        keys = {one.key for one in kept}
+        named = {key: pod for key, pod in self._pods.pop(deployment_id, {}).items() if key in keys}
+        if named:
+            self._pods[deployment_id] = named
 
     def _runs(self, workload: Workload, desired: Desired, process: str) -> list[PodRun]:
         """The process's pods; none where the release runs for a newer deployment and this one is on its way out."""
