@@ -5,6 +5,7 @@ Times are seconds on the runtime's clock (main.py), which begins at the wall clo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,6 +15,7 @@ from shipoff.common.telemetry import Context
 WEB = "web"
 # Runs once before a release, never as a process of it.
 RELEASE = "release"
+_ADDRESS = re.compile(r"\$(?:\{(PORT|HOST)\}|(PORT|HOST)(?![A-Za-z0-9_]))")
 
 
 class Phase(StrEnum):
@@ -69,6 +71,12 @@ class Process:
 
     name: str
     argv: tuple[str, ...]
+
+
+def filled(part: str, *, host: str, port: int) -> str:
+    """An argument of a Process with exactly $PORT and $HOST filled in, braced or not; no other name is touched."""
+    address = {"PORT": str(port), "HOST": host}
+    return _ADDRESS.sub(lambda found: address[found[1] or found[2]], part)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from shipoff.contracts.types.v1 import types_pb2
 from shipoff.runtime.adapters.process import _command
 from shipoff.runtime.adapters.proctable import Entry, tree
 from shipoff.runtime.adapters.sessions import exit_words
+from shipoff.runtime.domain import filled
 from shipoff.runtime.server import Defaults, workload_of
 
 DEFAULTS = Defaults(memory_bytes=512 << 20, ready_timeout_s=60)
@@ -29,7 +30,7 @@ DEFAULTS = Defaults(memory_bytes=512 << 20, ready_timeout_s=60)
     ],
 )
 def test_only_the_address_is_filled_in(given, made):
-    assert _command(["serve", given], {"PORT": "8000", "HOST": "127.0.0.1"}, Path("/app")) == ["serve", made]
+    assert filled(given, host="127.0.0.1", port=8000) == made
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def test_only_the_address_is_filled_in(given, made):
     [(".venv/bin/python", "/app/.venv/bin/python"), ("node", "node"), ("/usr/bin/env", "/usr/bin/env"), ("./run", "/app/run")],
 )
 def test_a_relative_program_is_one_of_the_apps(given, made):
-    assert _command([given], {}, Path("/app")) == [made]
+    assert _command([given], Path("/app")) == [made]
 
 
 @pytest.mark.parametrize(

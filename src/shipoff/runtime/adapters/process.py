@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import random
-import re
 import signal
 import socket
 import subprocess
@@ -35,7 +34,7 @@ from shipoff.runtime.adapters.enclosure import OWN_PROCESSES, Enclosed, enclosed
 from shipoff.runtime.adapters.logfiles import LogFiles
 from shipoff.runtime.adapters.release import Releases
 from shipoff.runtime.adapters.sessions import MARK, alone, end, exit_words, send
-from shipoff.runtime.domain import Instance, InstanceKey, InstanceState, Observation, Observed, Probe, Workload
+from shipoff.runtime.domain import Instance, InstanceKey, InstanceState, Observation, Observed, Probe, Workload, filled
 
 _HOST = "127.0.0.1"
 _OPEN_FILES = 65_536
@@ -43,7 +42,6 @@ _OPEN_FILES = 65_536
 _ACCOUNT_PROCESSES = 4096
 _MEASURE_S = 2.0
 _PLACE_TRIES = 200
-_ADDRESS = re.compile(r"\$(?:\{(PORT|HOST)\}|(PORT|HOST)(?![A-Za-z0-9_]))")
 
 log = structlog.get_logger()
 
@@ -161,7 +159,7 @@ class ProcessDriver:
             raise InvalidInput(f"the plan has no command for {instance.key.process}", field="workload.processes")
         folder = self._releases.app_root(workload)
         environment = self._environment(workload, instance, folder)
-        command = _command(argv, {"PORT": str(instance.port), "HOST": instance.host or _HOST}, folder)
+        command = _command([filled(part, host=instance.host or _HOST, port=instance.port) for part in argv], folder)
         crossing("instance spawning")
         run = self._spawn(workload, instance.key, command, environment, folder)
         self._runs[instance.key] = run
@@ -358,12 +356,12 @@ def _parse_mark(value: str, prefix: str) -> InstanceKey | None:
     return InstanceKey(parts[0], parts[1], int(parts[2]), int(parts[3]))
 
 
-def _command(argv: Sequence[str], address: Mapping[str, str], folder: Path) -> list[str]:
-    """The arguments with exactly $PORT and $HOST filled in, braced or not; a relative program is one of the app's."""
-    filled = [_ADDRESS.sub(lambda found: address[found[1] or found[2]], part) for part in argv]
-    if "/" in filled[0] and not filled[0].startswith("/"):
-        filled[0] = str(folder / filled[0])
-    return filled
+def _command(argv: Sequence[str], folder: Path) -> list[str]:
+    """The arguments; a relative program is one of the app's."""
+    program = argv[0]
+    if "/" in program and not program.startswith("/"):
+        program = str(folder / program)
+    return [program, *argv[1:]]
 
 
 def _is_free(port: int) -> bool:

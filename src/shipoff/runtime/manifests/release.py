@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from base64 import b64encode
 from dataclasses import dataclass
 
@@ -43,7 +42,7 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.core_v1 import ConfigMap, Secret
 
-from shipoff.runtime.domain import WEB, Process, Workload
+from shipoff.runtime.domain import WEB, Process, Workload, filled
 from shipoff.runtime.manifests import marks
 from shipoff.runtime.manifests.cluster import ClusterSettings, Configured
 from shipoff.runtime.manifests.marks import Object, marked
@@ -52,7 +51,8 @@ from shipoff.runtime.manifests.project import ACCOUNT
 
 CONTAINER = "app"
 PORT_NAME = "http"
-_ADDRESS = re.compile(r"\$(?:\{(PORT|HOST)\}|(PORT|HOST)(?![A-Za-z0-9_]))")
+# Probes and the Service come to the pod's address.
+_EVERYWHERE = "0.0.0.0"
 _CPU_TARGET_PERCENT = 80
 _LIVE_EVERY_S = 10
 
@@ -75,7 +75,7 @@ class Release:
         """What the platform decides about the processes' environment."""
         return {
             "HOME": "/tmp",  # noqa: S108 - the one folder of the container that it may write to
-            "HOST": "0.0.0.0",
+            "HOST": _EVERYWHERE,
             "PORT": str(self.port),
             "SHIPOFF_ENVIRONMENT": self.workload.environment,
             "SHIPOFF_PROJECT": self.workload.project_name,
@@ -175,7 +175,7 @@ def _container(release: Release, process: Process) -> Container:
     container = Container(
         name=CONTAINER,
         image=workload.artifact.object_key,
-        command=[_filled(part, release.port) for part in process.argv] or None,
+        command=[_literal(filled(part, host=_EVERYWHERE, port=release.port)) for part in process.argv] or None,
         # The platform's after the user's: the later of two wins.
         envFrom=[
             EnvFromSource(secretRef=SecretEnvSource(name=names.secret)),
@@ -224,13 +224,12 @@ def _resources(workload: Workload, cluster: ClusterSettings) -> ResourceRequirem
     )
 
 
-def _filled(part: str, port: int) -> str:
-    """An argument with exactly $PORT and $HOST filled in; Kubernetes is kept from expanding anything else in it.
+def _literal(part: str) -> str:
+    """An argument that Kubernetes expands nothing in.
 
     https://kubernetes.io/docs/tasks/inject-data-application/define-command-argument-container/: `$$` stands for `$`.
     """
-    address = {"PORT": str(port), "HOST": "0.0.0.0"}
-    return _ADDRESS.sub(lambda found: address[found[1] or found[2]], part).replace("$", "$$")
+    return part.replace("$", "$$")
 
 
 def _autoscaler(release: Release, process: Process) -> HorizontalPodAutoscaler:
