@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from shipoff.runtime.adapters.kubernetes import cluster_of
 from shipoff.runtime.domain import Artifact, Process, Workload
 from shipoff.runtime.manifests import (
     ClusterSettings,
@@ -17,6 +18,7 @@ from shipoff.runtime.manifests import (
     release_objects,
     route_objects,
 )
+from shipoff.runtime.settings import KubernetesSettings
 
 MANIFESTS = Path(__file__).with_name("manifests")
 _ID = "019ab000-0000-7000-8000-00000000000"
@@ -49,16 +51,20 @@ HOSTILE = replace(
     hosts=(),
     port=3000,
 )
+# Nothing of it is set.
+CLUSTER = cluster_of(KubernetesSettings(), grace_s=30)
 CASES: dict[str, tuple[Workload, Configured, ClusterSettings]] = {
-    "web": (WEB, Configured({"DATABASE_URL": "postgres://db"}, "v1"), ClusterSettings()),
+    "web": (WEB, Configured({"DATABASE_URL": "postgres://db"}, "v1"), CLUSTER),
     "web-and-worker-with-tls": (
         replace(WEB, processes=(*WEB.processes, Process("worker", ("celery", "worker"))), replicas=1, cpu_millis=500),
         Configured({}, "v2"),
-        ClusterSettings(ingress_class="nginx", ingress_namespace="ingress-nginx", cluster_issuer="letsencrypt", max_replicas=5),
+        replace(
+            CLUSTER, ingress_class="nginx", ingress_namespace="ingress-nginx", cluster_issuer="letsencrypt", max_replicas=5
+        ),
     ),
-    "worker": (replace(WEB, processes=(Process("worker", ("work",)),), hosts=()), Configured({}, "v3"), ClusterSettings()),
-    "image-alone": (replace(WEB, processes=(Process("web", ()),), health_path="", port=80), Configured(), ClusterSettings()),
-    "hostile": (HOSTILE, Configured({"A": "'\"\n$(B) {{ x }}"}, "v4"), ClusterSettings(read_only_root=False)),
+    "worker": (replace(WEB, processes=(Process("worker", ("work",)),), hosts=()), Configured({}, "v3"), CLUSTER),
+    "image-alone": (replace(WEB, processes=(Process("web", ()),), health_path="", port=80), Configured(), CLUSTER),
+    "hostile": (HOSTILE, Configured({"A": "'\"\n$(B) {{ x }}"}, "v4"), replace(CLUSTER, read_only_root=False)),
 }
 
 

@@ -24,6 +24,7 @@ from neighbours.runtime_store import MemoryStore
 
 from shipoff.common.ids import new_id
 from shipoff.common.sealing import Sealer
+from shipoff.runtime.adapters.kubernetes import cluster_of
 from shipoff.runtime.adapters.kubernetes.api import Api
 from shipoff.runtime.adapters.kubernetes.desired import Wishes
 from shipoff.runtime.adapters.kubernetes.driver import KubernetesDriver
@@ -32,6 +33,7 @@ from shipoff.runtime.handlers import Handlers
 from shipoff.runtime.manifests import ClusterSettings, Names
 from shipoff.runtime.manifests.marks import ENVIRONMENT, MANAGED_BY, RELEASE
 from shipoff.runtime.reconciler import Reconciler
+from shipoff.runtime.settings import KubernetesSettings
 
 IMAGE = os.environ.get("SHIPOFF_TEST_IMAGE", "")
 REAL = bool(IMAGE)
@@ -40,9 +42,8 @@ QUICK = Policy(
     drain_s=60.0, grace_s=30.0, start_probe_s=0.05, start_slow_probe_s=0.2, live_probe_s=1.0 if REAL else 0.05, live_misses=2,
     worker_settle_s=0.1, backoff_first_s=0.05, backoff_longest_s=0.2, again_s=0.1, broken_after_s=5.0 if REAL else 0.3,
 )  # fmt: skip
-CLUSTER = ClusterSettings(
-    grace_s=1, drain_s=1, quota_memory_bytes=1 << 50, quota_cpu_millis=1_000_000, cpu_millis=10, ingress_class="traefik"
-)
+_SETTINGS = KubernetesSettings(quota_memory_bytes=1 << 50, quota_cpu_millis=1_000_000, cpu_millis=10)
+CLUSTER = replace(cluster_of(_SETTINGS, grace_s=1), drain_s=1)
 # A real cluster pulls, schedules and starts; the small one does as it is told.
 PATIENCE_S = 120.0 if REAL else 60.0
 

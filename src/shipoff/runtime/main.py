@@ -45,7 +45,8 @@ async def running(settings: RuntimeSettings | None = None, *, policy: Policy | N
     `policy` is for tests that have no time.
     """
     settings = settings or config.load(RuntimeSettings)
-    policy = policy or _policy(settings)
+    cluster = config.load(KubernetesSettings) if settings.driver == "kubernetes" else None
+    policy = policy or _policy(settings, cluster)
     clock = steady_clock()
     await migrate("runtime", settings.database_url)
     async with AsyncExitStack() as stack:
@@ -58,8 +59,8 @@ async def running(settings: RuntimeSettings | None = None, *, policy: Policy | N
         def wake(deployment_id: str) -> None:
             reconciler.wake(deployment_id)
 
-        if settings.driver == "kubernetes":
-            driver: Driver = await stack.enter_async_context(_on_cluster(settings, clock=clock, wake=wake))
+        if cluster is not None:
+            driver: Driver = await stack.enter_async_context(_on_cluster(settings, cluster, clock=clock, wake=wake))
         else:
             objects = await stack.enter_async_context(ObjectStore.open(settings.objects_url))
             driver = await stack.enter_async_context(_on_this_machine(settings, objects, streams, wake=wake))
@@ -78,11 +79,10 @@ async def running(settings: RuntimeSettings | None = None, *, policy: Policy | N
         yield
 
 
-def _policy(settings: RuntimeSettings) -> Policy:
+def _policy(settings: RuntimeSettings, cluster: KubernetesSettings | None) -> Policy:
     """On a cluster looking costs nothing but is seldom news, and a release that was replaced stays as the way back."""
-    if settings.driver == "process":
+    if cluster is None:
         return Policy(grace_s=settings.grace_s)
-    cluster = config.load(KubernetesSettings)
     return Policy(grace_s=settings.grace_s, drain_s=cluster.way_back_s, start_probe_s=1.0, start_slow_probe_s=1.0)
 
 
@@ -116,13 +116,12 @@ async def _on_this_machine(
 
 @asynccontextmanager
 async def _on_cluster(
-    settings: RuntimeSettings, *, clock: Callable[[], float], wake: Callable[[str], None]
+    settings: RuntimeSettings, cluster: KubernetesSettings, *, clock: Callable[[], float], wake: Callable[[str], None]
 ) -> AsyncIterator[Driver]:
     """The driver `kubernetes`, on the cluster that KUBECONFIG names or that this process runs in."""
     # Its typed client takes half a second to load, which one machine has no use for.
     from shipoff.runtime.adapters.kubernetes import on_cluster
 
-    cluster = config.load(KubernetesSettings)
     sealer = Sealer(settings.master_key.get_secret_value())
     async with on_cluster(cluster, sealer, grace_s=settings.grace_s, clock=clock, on_change=wake) as driver:
         yield driver

@@ -6,13 +6,13 @@ import re
 from dataclasses import replace
 
 import pytest
-from golden.manifest_cases import WEB
+from golden.manifest_cases import CLUSTER, WEB
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shipoff.common.errors import InvalidInput
 from shipoff.runtime.domain import Process
-from shipoff.runtime.manifests import ClusterSettings, Configured, Release
+from shipoff.runtime.manifests import Configured, Release
 from shipoff.runtime.manifests.names import checked_project, dns_label
 
 _VALID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -45,7 +45,7 @@ def test_the_cluster_s_own_names_are_refused(name: str) -> None:
 
 def _release(variables: str = "v1", **changes: object) -> str:
     workload = replace(WEB, **changes)  # type: ignore[arg-type]  # a test's own fields
-    return Release(workload, Configured({}, variables), ClusterSettings()).names.release
+    return Release(workload, Configured({}, variables), CLUSTER).names.release
 
 
 def test_the_same_content_is_the_same_release_whoever_deploys_it() -> None:

@@ -16,7 +16,7 @@ from lightkube.resources.core_v1 import LimitRange, Namespace, ResourceQuota, Se
 from lightkube.resources.networking_v1 import NetworkPolicy
 
 from shipoff.runtime.domain import WEB, Workload
-from shipoff.runtime.manifests.cluster import ClusterSettings
+from shipoff.runtime.manifests.cluster import PRIVATE_RANGES, PRIVATE_RANGES_V6, ClusterSettings
 from shipoff.runtime.manifests.marks import PROCESS, Object, marked, project_labels
 from shipoff.runtime.manifests.names import Names
 
@@ -85,7 +85,7 @@ def _policies(workload: Workload, names: Names, cluster: ClusterSettings) -> lis
         ),
         NetworkPolicy(
             metadata=_metadata(workload, names, "allow-outside"),
-            spec=NetworkPolicySpec(podSelector=everything, policyTypes=["Egress"], egress=[_outside(cluster)]),
+            spec=NetworkPolicySpec(podSelector=everything, policyTypes=["Egress"], egress=[_outside()]),
         ),
         NetworkPolicy(
             metadata=_metadata(workload, names, "allow-ingress-controller"),
@@ -107,10 +107,10 @@ def _dns() -> NetworkPolicyEgressRule:
     return NetworkPolicyEgressRule(to=[system], ports=ports)
 
 
-def _outside(cluster: ClusterSettings) -> NetworkPolicyEgressRule:
+def _outside() -> NetworkPolicyEgressRule:
     blocks = [
-        IPBlock(cidr="0.0.0.0/0", except_=list(cluster.private_ranges)),
-        IPBlock(cidr="::/0", except_=list(cluster.private_ranges_v6)),
+        IPBlock(cidr="0.0.0.0/0", except_=list(PRIVATE_RANGES)),
+        IPBlock(cidr="::/0", except_=list(PRIVATE_RANGES_V6)),
     ]
     return NetworkPolicyEgressRule(to=[NetworkPolicyPeer(ipBlock=block) for block in blocks])
 

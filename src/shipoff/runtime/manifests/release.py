@@ -44,7 +44,7 @@ from lightkube.resources.core_v1 import ConfigMap, Secret
 
 from shipoff.runtime.domain import WEB, Process, Workload, filled
 from shipoff.runtime.manifests import marks
-from shipoff.runtime.manifests.cluster import ClusterSettings, Configured
+from shipoff.runtime.manifests.cluster import PORT, SCRATCH_BYTES, ClusterSettings, Configured
 from shipoff.runtime.manifests.marks import Object, marked
 from shipoff.runtime.manifests.names import Names, digest_of, dns_label, names_of, serves
 from shipoff.runtime.manifests.project import ACCOUNT
@@ -68,7 +68,7 @@ class Release:
     @property
     def port(self) -> int:
         """Where its `web` listens."""
-        return self.workload.port or self.cluster.port
+        return self.workload.port or PORT
 
     @property
     def config(self) -> dict[str, str]:
@@ -166,7 +166,7 @@ def _pod(release: Release, process: Process) -> PodSpec:
             seccompProfile=SeccompProfile(type="RuntimeDefault"),
         ),
         containers=[_container(release, process)],
-        volumes=[Volume(name="tmp", emptyDir=EmptyDirVolumeSource(sizeLimit=f"{cluster.scratch_bytes >> 20}Mi"))],
+        volumes=[Volume(name="tmp", emptyDir=EmptyDirVolumeSource(sizeLimit=f"{SCRATCH_BYTES >> 20}Mi"))],
     )
 
 

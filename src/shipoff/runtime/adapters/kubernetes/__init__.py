@@ -14,7 +14,12 @@ from shipoff.runtime.adapters.kubernetes.driver import KubernetesDriver
 from shipoff.runtime.manifests import ClusterSettings
 from shipoff.runtime.settings import KubernetesSettings
 
-__all__ = ["KubernetesDriver", "on_cluster"]
+__all__ = ["KubernetesDriver", "cluster_of", "on_cluster"]
+
+
+def cluster_of(settings: KubernetesSettings, *, grace_s: float) -> ClusterSettings:
+    """What the manifests depend on, of what the operator chose; Kubernetes gives at least a second of grace."""
+    return ClusterSettings(**settings.model_dump(exclude={"way_back_s"}), grace_s=max(1, round(grace_s)))
 
 
 @asynccontextmanager
@@ -30,23 +35,9 @@ async def on_cluster(
 
     Raises lightkube.core.exceptions.ConfigError when there is neither.
     """
-    cluster = ClusterSettings(
-        ingress_class=settings.ingress_class,
-        ingress_namespace=settings.ingress_namespace,
-        cluster_issuer=settings.cluster_issuer,
-        user_id=settings.user_id,
-        read_only_root=settings.read_only_root,
-        grace_s=max(1, round(grace_s)),
-        quota_pods=settings.quota_pods,
-        quota_cpu_millis=settings.quota_cpu_millis,
-        quota_memory_bytes=settings.quota_memory_bytes,
-        cpu_millis=settings.cpu_millis,
-        most_cpu_millis=settings.most_cpu_millis,
-        max_replicas=settings.max_replicas,
-    )
     api = Api(AsyncClient())
     try:
-        driver = KubernetesDriver(api, Wishes(sealer, cluster), clock=clock, on_change=on_change)
+        driver = KubernetesDriver(api, Wishes(sealer, cluster_of(settings, grace_s=grace_s)), clock=clock, on_change=on_change)
         async with driver.following():
             yield driver
     finally:

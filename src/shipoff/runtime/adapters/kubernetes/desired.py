@@ -52,11 +52,6 @@ class Wishes:
         self._known: dict[str, Desired] = {}
         self._in_namespace: defaultdict[str, set[str]] = defaultdict(set)
 
-    @property
-    def cluster(self) -> ClusterSettings:
-        """The cluster's settings."""
-        return self._cluster
-
     def of(self, workload: Workload) -> Desired:
         """What is wanted of it; what it is called, where nothing is. Raises InvalidInput for a reserved name."""
         shape = _shape(workload)

@@ -23,6 +23,7 @@ from shipoff.runtime.adapters.kubernetes.desired import Desired, Key, Wishes, ap
 from shipoff.runtime.adapters.kubernetes.mirror import OWNED, Mirror, is_leaving
 from shipoff.runtime.adapters.kubernetes.pods import PodRun, assign, read
 from shipoff.runtime.domain import Instance, InstanceKey, InstanceState, Observation, Observed, Probe, Workload
+from shipoff.runtime.manifests.cluster import PORT
 from shipoff.runtime.manifests.marks import DEPLOYMENT, ENVIRONMENT, RELEASE
 from shipoff.runtime.manifests.names import dns_label
 from shipoff.runtime.manifests.route import SERVICE_PORT
@@ -250,7 +251,7 @@ class KubernetesDriver:
 
     async def _silence(self, workload: Workload, run: PodRun) -> str:
         """What a pod does instead of being ready; at the deadline with what it wrote last."""
-        port = workload.port or self._wishes.cluster.port
+        port = workload.port or PORT
         asked = f"{workload.health_path} did not answer below 400" if workload.health_path else "nothing answered"
         words = run.obstacle or (f"{asked} on port {port}" if run.started else "its pod was not started")
         if workload.was_ready or self._clock() < workload.ready_deadline:
