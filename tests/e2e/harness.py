@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,17 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from neighbours.ports import free_port
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+# A source's server.py that shows the folder it is started in.
+SERVER = """import os
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), SimpleHTTPRequestHandler).serve_forever()
+"""
 _START_S = 120.0
 _STOP_S = 60.0
-
-
-def free_port() -> int:
-    """A TCP port nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -14,15 +12,12 @@ from uuid import uuid4
 
 import redis
 from dotenv import dotenv_values
-from e2e.harness import Platform, wait_until
+from e2e.harness import SERVER, Platform, wait_until
+from neighbours.build import archive_of
 
 from shipoff.common.streams import DEPLOYMENT_PROGRESS, PAYLOAD, RUNTIME_EVENTS, Event, decode
 from shipoff.common.telemetry import Context, new_traceparent, trace_id
 
-SERVER = """import os
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), SimpleHTTPRequestHandler).serve_forever()
-"""
 # One event that each service writes about a deployment: build twice, by itself and for its builder.
 LOGGED = {"builder launched", "build ended", "instance started", "workload changed", "route switched"}
 TOLD = Counter(
@@ -33,15 +28,6 @@ TOLD = Counter(
         (RUNTIME_EVENTS, "WorkloadReady"): 1,
     }
 )
-
-
-def archive() -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        entry = tarfile.TarInfo("server.py")
-        entry.size = len(SERVER)
-        tar.addfile(entry, io.BytesIO(SERVER.encode()))
-    return buffer.getvalue()
 
 
 @contextmanager
@@ -74,7 +60,7 @@ def deployed(platform: Platform, project: str, ids: dict[str, str]) -> dict[str,
     build, run = {"start_command": "python3 server.py"}, {"memory_bytes": 64 << 20}
     made = platform.api("POST", "/v1/projects", json={"name": project, "build": build, "run": run}).json()
     path, gzip = f"/v1/projects/{project}", {"Content-Type": "application/gzip"}
-    digest = platform.api("POST", f"{path}/sources", content=archive(), headers=gzip).json()["digest"]
+    digest = platform.api("POST", f"{path}/sources", content=archive_of({"server.py": SERVER}), headers=gzip).json()["digest"]
     body = {"source": {"archive": {"digest": digest}}}
     answer = platform.api("POST", f"{path}/deployments", json=body, headers=ids)
     assert answer.status_code == 202, answer.text

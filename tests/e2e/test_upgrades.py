@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
-import tarfile
 import threading
 from typing import Any
 from uuid import uuid4
@@ -13,32 +11,17 @@ from uuid import uuid4
 import httpx2
 import psutil
 import pytest
-from e2e.harness import Platform, wait_until
+from e2e.harness import SERVER, Platform, wait_until
+from neighbours.build import archive_of
 
 from shipoff.embedded.process import leftover
 from shipoff.embedded.services import SERVICES
 
 LINES = 8
-SOURCE = {
-    "build.sh": f"for n in $(seq {LINES}); do echo line $n; sleep 0.2; done\n",
-    "server.py": """import os
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), SimpleHTTPRequestHandler).serve_forever()
-""",
-}
+SOURCE = {"build.sh": f"for n in $(seq {LINES}); do echo line $n; sleep 0.2; done\n", "server.py": SERVER}
 # Two that do not speak to each other end at the same time, to save it.
 PAIRS = [SERVICES[number::5] for number in range(5)]
 ENDS = {"production", "failed", "inactive"}
-
-
-def archive() -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for name, text in SOURCE.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(text)
-            tar.addfile(entry, io.BytesIO(text.encode()))
-    return buffer.getvalue()
 
 
 def insisted(platform: Platform, method: str, path: str, **options: Any) -> dict[str, Any]:
@@ -68,7 +51,7 @@ class Load:
         self._thread = threading.Thread(target=self._run)
         build = {"build_command": "sh build.sh", "start_command": "python3 server.py"}
         insisted(platform, "POST", "/v1/projects", json={"name": name, "build": build, "run": {"memory_bytes": 64 << 20}})
-        body = {"content": archive(), "headers": {"Content-Type": "application/gzip"}}
+        body = {"content": archive_of(SOURCE), "headers": {"Content-Type": "application/gzip"}}
         self._digest = insisted(platform, "POST", f"/v1/projects/{name}/sources", **body)["digest"]
         self._thread.start()
 

@@ -61,15 +61,6 @@ async def is_lost(yard: Yard, deployment: str) -> None:
     assert len(await yard.results(deployment)) == 1
 
 
-async def until_said(yard: Yard, deployment: str, text: str, eventually) -> None:
-    """Waits for a word in the log."""
-
-    async def said() -> bool:
-        return text in await yard.text(deployment)
-
-    await eventually(said, timeout_s=30)
-
-
 async def results_of(yard: Yard, deployment: str, count: int, eventually) -> list[Result]:
     """The outcomes, once there are that many."""
 
@@ -167,7 +158,7 @@ async def test_a_builder_that_says_nothing_for_its_lease_is_lost(yard, eventuall
 async def test_a_build_goes_on_through_a_restart_of_the_service(yard, eventually):
     script = "i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo line $i; sleep 0.05; done"
     deployment = await yard.start({"app.json": plan_of(script)})
-    await until_said(yard, deployment, "line 5", eventually)
+    await yard.until_said(deployment, "line 5")
     builder = (await builder_of(yard, eventually)).pid
     await yard.down()
     assert psutil.pid_exists(builder)
@@ -187,7 +178,7 @@ async def test_a_build_goes_on_when_the_service_is_killed(yard, eventually):
         request = await yard.request({"app.json": plan_of(script)})
         await eventually(lambda: Path(address("build").removeprefix("unix:")).exists(), timeout_s=20)
         await yard.send(request)
-        await until_said(yard, request.deployment_id, "line 5", eventually)
+        await yard.until_said(request.deployment_id, "line 5")
     finally:
         service.kill()
         service.wait()
@@ -228,7 +219,7 @@ async def test_no_line_is_lost_while_redis_is_away(yard, backing, eventually):
     script = "i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo line $i; sleep 0.05; done"
     deployment = await yard.start({"app.json": plan_of(script)})
     await eventually(lambda: marked(deployment))
-    await until_said(yard, deployment, "line 3", eventually)
+    await yard.until_said(deployment, "line 3")
     await backing.valkey.stop()
     await eventually(lambda: not marked(deployment), timeout_s=20)
     await backing.valkey.start()

@@ -66,7 +66,7 @@ async def _stored(yard: Yard, deployment: str, least: int) -> bool:
 async def test_an_upload_that_is_cut_is_made_again_and_whole(yard, network, eventually):
     deployment = await yard.start({"app.json": plan_of("head -c 8000000 /dev/urandom > noise; echo made")})
     incoming = yard.home / "objects" / "incoming"
-    await eventually(lambda: _said(yard, deployment, "made"), timeout_s=60)
+    await yard.until_said(deployment, "made", timeout_s=60)
     network.bytes_per_s = 2 << 20
     for _ in range(2):
         await eventually(lambda: [path for path in incoming.rglob("*") if path.is_file()], timeout_s=60)
@@ -78,7 +78,3 @@ async def test_an_upload_that_is_cut_is_made_again_and_whole(yard, network, even
     # Its digest is checked here.
     assert len((await yard.files(result.artifact))["noise"]) == 8_000_000
     await eventually(lambda: not yard.leftovers())
-
-
-async def _said(yard: Yard, deployment: str, text: str) -> bool:
-    return text in await yard.text(deployment)

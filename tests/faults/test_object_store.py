@@ -112,7 +112,7 @@ async def test_a_build_whose_artifact_cannot_be_stored_fails_with_the_reason_and
     yard, network, s3, eventually
 ):
     deployment = await yard.start({"app.json": plan_of("echo made; sleep 1")})
-    await eventually(lambda: _said(yard, deployment, "made"), timeout_s=60)
+    await yard.until_said(deployment, "made", timeout_s=60)
     async with refusing(503) as nobody:
         network.upstream = nobody
         network.cut()
@@ -129,7 +129,7 @@ async def test_a_build_whose_artifact_cannot_be_stored_fails_with_the_reason_and
 
 async def test_a_build_outlives_a_store_that_is_away_for_a_moment(yard, network, s3, eventually):
     deployment = await yard.start({"app.json": plan_of("echo made; sleep 1")})
-    await eventually(lambda: _said(yard, deployment, "made"), timeout_s=60)
+    await yard.until_said(deployment, "made", timeout_s=60)
     async with refusing(503) as nobody:
         network.upstream = nobody
         network.cut()
@@ -137,8 +137,3 @@ async def test_a_build_outlives_a_store_that_is_away_for_a_moment(yard, network,
         await eventually(lambda: network.accepted > before + 1, timeout_s=60)
         network.upstream = s3.address
     assert isinstance(await yard.result(deployment, timeout_s=60), events_pb2.BuildSucceeded)
-
-
-async def _said(yard: Yard, deployment: str, text: str) -> bool:
-    await asyncio.sleep(0)
-    return text in await yard.text(deployment)

@@ -223,6 +223,12 @@ class Yard:
         """The log as a person reads it."""
         return "\n".join(line.text for line in await self.lines(deployment_id))
 
+    async def until_said(self, deployment_id: str, text: str, *, timeout_s: float = 30) -> None:
+        """Waits for a word in the log. Raises TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            while text not in await self.text(deployment_id):  # noqa: ASYNC110 - another process writes it
+                await asyncio.sleep(0.05)
+
     async def files(self, artifact: types_pb2.Artifact) -> dict[str, bytes]:
         """What an artifact holds; checks its digest."""
         data = b"".join([chunk async for chunk in self.objects.get_stream(artifact.object_key)])

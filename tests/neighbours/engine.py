@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from neighbours.ports import free_port
 
 TOOLS = Path(os.environ.get("SHIPOFF_TEST_TOOLS", "/var/cache/shipoff-tests"))
 _ENGINE = TOOLS / "engine" / "usr"
@@ -144,7 +145,7 @@ def engine_folder() -> Path:
 def engine_running(folder: Path) -> Iterator[Engine]:
     """Starts both, with the base images in the registry; nothing of them runs afterwards."""
     folder.mkdir(parents=True, exist_ok=True)
-    engine = Engine(folder, f"127.0.0.1:{_free_port()}")
+    engine = Engine(folder, f"127.0.0.1:{free_port()}")
     configuration = {"features": {"containerd-snapshotter": True}, "builder": {"gc": {"enabled": False}}}
     (folder / "daemon.json").write_text(json.dumps(configuration))
     (folder / "registry.yml").write_text(_registry_settings(engine, folder))
@@ -287,9 +288,3 @@ def _listens(address: str) -> bool:
     host, _, port = address.partition(":")
     with socket.create_connection((host, int(port)), timeout=1):
         return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from neighbours.ports import free_port
 
 KEY_ID, SECRET = "shipoff-test", "correct-horse-battery"
 BUCKET = "shipoff"
@@ -42,17 +43,11 @@ def settings(address: str, **changes: float) -> dict[str, str]:
     return {f"SHIPOFF_OBJECTS_{name}": value for name, value in values.items()}
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @asynccontextmanager
 async def s3_serving(folder: Path) -> AsyncIterator[S3]:
     """Serves until the block is left."""
     (folder / BUCKET).mkdir(parents=True)
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     command = [str(_PROGRAM), "serve", "s3", "--addr", address, "--auth-key", f"{KEY_ID},{SECRET}", "--config", "/dev/null"]
     child = subprocess.Popen([*command, str(folder)], stderr=subprocess.DEVNULL)  # noqa: ASYNC220 - started at once
     try:

@@ -8,7 +8,6 @@ import gzip
 import json
 import os
 import re
-import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ import psutil
 import pytest
 from neighbours.build import Yard, build_yard, files_of
 from neighbours.engine import BUILDX, Engine, engine_folder, engine_running, missing
+from neighbours.ports import free_port
 
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.types.v1 import types_pb2
@@ -126,9 +126,7 @@ def assert_no_canary(engine: Engine, reference: str) -> None:
 @asynccontextmanager
 async def answering(engine: Engine, reference: str) -> AsyncIterator[str]:
     """The image's container, started; the address it answers at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     name = f"app-{uuid.uuid4().hex[:8]}"
     run = [
         "run",

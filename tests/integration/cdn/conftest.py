@@ -7,7 +7,6 @@ import contextlib
 import gzip
 import hashlib
 import io
-import socket
 import tarfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from neighbours.ports import free_port
 
 from shipoff.cdn.main import running
 from shipoff.cdn.settings import CdnSettings
@@ -29,12 +29,6 @@ from shipoff.contracts.cdn.v1 import cdn_pb2, cdn_pb2_grpc
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.embedded.caddy import Caddy
 from shipoff.embedded.layout import Layout, backing_account
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def tarball(entries: Mapping[str, str | bytes | tarfile.TarInfo]) -> bytes:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from neighbours.ports import free_port
 
 from shipoff.embedded.layout import Layout, backing_account, prepare
 
 
-@pytest.fixture
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("0.0.0.0", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture(name="free_port")
+def _free_port() -> int:
+    """A TCP port that nobody listens on, on any address."""
+    return free_port("0.0.0.0")
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import grpc
 import httpx2
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from neighbours.ports import free_port
 
 from shipoff.common.errors import PreconditionFailed
 from shipoff.common.rpc import channel
@@ -20,12 +21,9 @@ from shipoff.gateway.main import running
 from shipoff.gateway.settings import GatewaySettings
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@pytest.fixture(name="free_port")
+def _free_port() -> int:
+    return free_port()
 
 
 async def test_it_listens_on_tcp_where_it_is_told_to(sockets: Path, free_port: int) -> None:
