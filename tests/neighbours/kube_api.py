@@ -106,12 +106,14 @@ class Store:
     def apply(self, key: Key, wanted: Json, manager: str, *, force: bool) -> Json:
         """Server-side apply: fields that this manager applied before and leaves out now go; others' are a conflict."""
         kind, namespace, name = key
+        live, uid = self.objects.get(key), wanted["metadata"].pop("uid", None)
+        if uid is not None and (live is None or live["metadata"]["uid"] != uid):
+            raise Refused(409, f"Precondition failed: UID in precondition: {uid}")
         leaves = dict(_leaves({k: v for k, v in wanted.items() if k not in ("apiVersion", "kind")}))
-        live = self.objects.get(key)
         if live is None:
             self._admit(kind, namespace, name)
             self.owners[key] = {manager: leaves}
-            self.create(kind, copy.deepcopy(wanted))
+            self.create(kind, _defaulted(kind, copy.deepcopy(wanted)))
             return self.objects[key]
         before = copy.deepcopy(live)
         owners = self.owners.setdefault(key, {})
@@ -126,6 +128,7 @@ class Store:
                 _remove(live, path)
         for path, value in leaves.items():
             _put(live, path, copy.deepcopy(value))
+        _defaulted(kind, live)
         _check_immutable(before, live, self.objects, key)
         owners[manager] = leaves
         if live != before:
@@ -165,6 +168,13 @@ def _put(obj: Json, path: tuple[str, ...], value: Any) -> None:
         obj = obj.setdefault(step, {})
     if value != {} or last not in obj:
         obj[last] = value
+
+
+def _defaulted(kind: str, obj: Json) -> Json:
+    """With what the API fills in where nobody says it."""
+    if kind == "deployments":
+        obj["spec"].setdefault("replicas", 1)
+    return obj
 
 
 def _check_immutable(before: Json, after: Json, objects: dict[Key, Json], key: Key) -> None:

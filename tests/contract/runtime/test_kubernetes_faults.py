@@ -65,6 +65,18 @@ async def test_a_deleted_object_comes_back(ground: Ground, runtime: Runtime, kin
     assert time.monotonic() - began < 30
 
 
+async def test_instances_are_not_handed_over_to_a_deployment_that_is_another_by_now(ground: Ground, runtime: Runtime) -> None:
+    web = ground.workload()
+    await ground.ready(runtime, web)
+    name, namespace = ground.names[web.deployment_id].process("web"), ground.names[web.deployment_id].namespace
+    before = await ground.client.get(Deployment, name, namespace=namespace)
+    await ground.client.delete(Deployment, name, namespace=namespace)
+    with pytest.raises(Unavailable, match="409"):
+        await runtime.driver._api.hand_over(before, 2)
+    await until(lambda: serves(ground, web))
+    assert len(await ground.pods(web)) == 1
+
+
 async def test_a_deleted_namespace_comes_back_with_everything_in_it(ground: Ground, runtime: Runtime) -> None:
     web = ground.workload(variables={"A": "1"})
     await ground.ready(runtime, web)

@@ -11,6 +11,7 @@ import pytest
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret, ServiceAccount
 from lightkube.resources.networking_v1 import Ingress, NetworkPolicy
+from lightkube.types import PatchType
 from neighbours.kube_api import KubeApi
 from neighbours.kube_runtime import CRASHES, QUICK, REAL, SERVES, SILENT, Ground, Runtime, exists, missing_image, until
 
@@ -25,6 +26,7 @@ from shipoff.runtime.domain import (
     Process,
     Workload,
 )
+from shipoff.runtime.manifests.marks import DEPLOYMENT
 
 OTHER = (*SERVES, "-h", "/bin")
 
@@ -176,15 +178,68 @@ async def test_instances_are_added_and_taken_away(ground: Ground, runtime: Runti
     web = ground.workload()
     await ground.ready(runtime, web)
 
-    async def there(count: int) -> bool:
-        return len(await ground.pods(web, ready=False)) == len(await ground.pods(web)) == count
-
     await runtime.handlers.scale(web.deployment_id, 3)
-    await until(lambda: there(3))
+    await until(lambda: _are_there(ground, web, 3))
     await runtime.handlers.scale(web.deployment_id, 1)
-    await until(lambda: there(1))
+    await until(lambda: _are_there(ground, web, 1))
     await until(lambda: len(ground.store.rows[web.deployment_id][1]) == 1)
     assert ground.store.rows[web.deployment_id][0].phase is Phase.READY
+
+
+async def test_what_an_autoscaler_added_stays_when_the_same_release_is_deployed_again(ground: Ground) -> None:
+    ground.cluster = replace(ground.cluster, max_replicas=9)
+    async with ground.runtime() as runtime:
+        sealed = ground.sealed({"A": "1"})
+        web = ground.workload(sealed=sealed, replicas=2)
+        await ground.ready(runtime, web)
+        assert await _replicas(ground, web) == 2
+        names = ground.names[web.deployment_id]
+        more = {"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 4}}
+        more["metadata"] = {"name": names.process("web"), "namespace": names.namespace}
+        applied = {"patch_type": PatchType.APPLY, "field_manager": "autoscaler", "force": True}
+        await ground.client.patch(Deployment, names.process("web"), more, namespace=names.namespace, **applied)
+        await until(lambda: _are_there(ground, web, 4))
+        again = ground.workload(sealed=sealed, replicas=2)
+        await ground.ready(runtime, again)
+        found = await ground.client.get(Deployment, names.process("web"), namespace=names.namespace)
+        assert found.metadata.labels[DEPLOYMENT] == again.deployment_id
+        assert found.spec.replicas == 4
+        await runtime.handlers.scale(again.deployment_id, 6)
+        await until(lambda: _are_there(ground, again, 6))
+
+
+async def test_where_autoscaling_begins_no_instance_is_lost(ground: Ground, fake: KubeApi) -> None:
+    web = ground.workload(replicas=3)
+    async with ground.runtime() as runtime:
+        await ground.ready(runtime, web)
+    before, since = await ground.pods(web), fake.store.version
+    ground.cluster = replace(ground.cluster, max_replicas=5)
+    async with ground.runtime() as runtime:
+        await until(lambda: fake.store.of("horizontalpodautoscalers"))
+        assert [one.metadata.uid for one in await ground.pods(web)] == [one.metadata.uid for one in before]
+        # As many as the most: there is nothing to scale.
+        await runtime.handlers.scale(web.deployment_id, 5)
+        await until(lambda: not fake.store.of("horizontalpodautoscalers"))
+        await until(lambda: _are_there(ground, web, 5))
+        await runtime.handlers.scale(web.deployment_id, 4)
+        await until(lambda: fake.store.of("horizontalpodautoscalers"))
+        assert await _replicas(ground, web) == 5
+    versions = [one for one in fake.store.history if one[0] > since and one[2] == "deployments"]
+    numbers = [obj["spec"]["replicas"] for *_, obj in versions]
+    assert numbers == sorted(numbers)
+    assert set(numbers) == {3, 5}
+
+
+async def _replicas(ground: Ground, workload: Workload) -> int:
+    """What the Deployment of its `web` says."""
+    names = ground.names[workload.deployment_id]
+    found = await ground.client.get(Deployment, names.process("web"), namespace=names.namespace)
+    return int(found.spec.replicas)
+
+
+async def _are_there(ground: Ground, workload: Workload, count: int) -> bool:
+    """Whether so many pods of its release are ready, and no others are on their way."""
+    return len(await ground.pods(workload, ready=False)) == len(await ground.pods(workload)) == count
 
 
 async def test_an_asked_for_restart_replaces_the_instances(ground: Ground, runtime: Runtime) -> None:

@@ -106,7 +106,7 @@ def release_objects(release: Release) -> list[Object]:
     ]
     for process in workload.runnable:
         objects.append(_deployment(release, process))
-        if release.cluster.max_replicas > release.replicas(process) and _scales(workload, process):
+        if _is_autoscaled(release, process):
             objects.append(_autoscaler(release, process))
     return [marked(one) for one in objects]
 
@@ -116,8 +116,9 @@ def _metadata(release: Release, name: str) -> ObjectMeta:
     return ObjectMeta(name=name, namespace=release.names.namespace, labels=labels)
 
 
-def _scales(workload: Workload, process: Process) -> bool:
-    return serves(process.name) or WEB not in {one.name for one in workload.runnable}
+def _is_autoscaled(release: Release, process: Process) -> bool:
+    scales = serves(process.name) or WEB not in {one.name for one in release.workload.runnable}
+    return scales and release.cluster.max_replicas > release.replicas(process)
 
 
 def _pod_labels(release: Release, process: Process) -> dict[str, str]:
@@ -127,6 +128,11 @@ def _pod_labels(release: Release, process: Process) -> dict[str, str]:
 
 
 def _deployment(release: Release, process: Process) -> Deployment:
+    """The process. How many there are is left out where an autoscaler says so: applying it would undo what that has done.
+
+    https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/#migrating-deployments-and-statefulsets-to-horizontal-autoscaling:
+    a field that nobody applies any more falls back to 1. So the driver hands it over first, before there is an autoscaler.
+    """
     workload, names = release.workload, release.names
     labels = _pod_labels(release, process)
     selector = {key: labels[key] for key in (marks.ENVIRONMENT, marks.PROCESS, marks.RELEASE)}
@@ -139,7 +145,7 @@ def _deployment(release: Release, process: Process) -> Deployment:
             labels={**labels, marks.DEPLOYMENT: workload.deployment_id},
         ),
         spec=DeploymentSpec(
-            replicas=release.replicas(process),
+            replicas=None if _is_autoscaled(release, process) else release.replicas(process),
             selector=LabelSelector(matchLabels=selector),
             template=PodTemplateSpec(metadata=template, spec=_pod(release, process)),
             strategy=DeploymentStrategy(

@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 import httpx2
 from lightkube import ApiError, AsyncClient
 from lightkube.core.resource import GlobalResource, NamespacedResource
+from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Pod, PodLog
+from lightkube.types import PatchType
 
 from shipoff.common.errors import DeadlineExceeded, Exhausted, InvalidInput, PermanentError, TemporaryError, Unavailable
 from shipoff.runtime.manifests import Object
@@ -22,6 +24,8 @@ from shipoff.runtime.manifests.marks import MANAGED_BY, MANAGER
 
 _Result = TypeVar("_Result")
 
+# Who is told to have set what an autoscaler changes from then on.
+_AUTOSCALED = "shipoff-autoscaled"
 _TRIES = 4
 _FIRST_PAUSE_S = 0.2
 # The server ends a watch after this long, and one that has said nothing for longer is taken for dead.
@@ -55,6 +59,19 @@ class Api:
         except _Absent as error:
             # Its namespace was on its way out and has ended in the meantime; the next look makes it anew.
             raise Unavailable(error.message) from error
+
+    async def hand_over(self, deployment: Deployment, replicas: int) -> Deployment:
+        """Sets how many instances there are, as a field that is not the platform's any more; the Deployment then.
+
+        Raises TemporaryError, also when it is gone or is another by now.
+        https://kubernetes.io/docs/reference/using-api/server-side-apply/#transferring-ownership
+        """
+        meta: Any = deployment.metadata
+        # With its uid none is made where there is none.
+        known = {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid}
+        part = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": known, "spec": {"replicas": replicas}}
+        how: dict[str, Any] = {"patch_type": PatchType.APPLY, "field_manager": _AUTOSCALED, "force": True}
+        return await self._call(lambda: self._client.patch(Deployment, meta.name, part, namespace=meta.namespace, **how))
 
     async def delete(self, kind: type[Object], name: str, namespace: str) -> None:
         """Deletes it with what it owns; nothing when it is gone."""

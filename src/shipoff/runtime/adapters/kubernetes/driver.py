@@ -74,10 +74,28 @@ class KubernetesDriver:
             return
         project, release, _ = self._wishes.objects(workload)
         await self._apply(desired, project[:1])
+        scalers = [one for one in release if isinstance(one, HorizontalPodAutoscaler)]
+        deployments = [one for one in release if isinstance(one, Deployment)]
         running = (Deployment, HorizontalPodAutoscaler)
         await self._apply(desired, [*project[1:], *(one for one in release if not isinstance(one, running))])
-        await self._apply(desired, [one for one in release if isinstance(one, running)])
+        await self._hand_over(scalers)
+        await self._apply(desired, deployments)
+        await self._hand_over(scalers)
+        await self._apply(desired, scalers)
         await self._prune(desired, {**desired.release, **desired.route}, (HorizontalPodAutoscaler, Deployment))
+
+    async def _hand_over(self, scalers: Iterable[HorizontalPodAutoscaler]) -> None:
+        """Before an autoscaler comes: its Deployment keeps what it has. And it has at once what the autoscaler has at least."""
+        for one in scalers:
+            _, namespace, name = key_of(one)
+            there: Any = self._mirror.get(Deployment, namespace, name)
+            if there is None:
+                continue
+            spec: Any = one.spec
+            now = there.spec.replicas or 0
+            if now < spec.minReplicas or self._mirror.get(HorizontalPodAutoscaler, namespace, name) is None:
+                self._mirror.put(await self._api.hand_over(there, max(now, spec.minReplicas)))
+                crossing("replicas handed over")
 
     async def switch(self, workload: Workload) -> None:
         self._mirror.require()
