@@ -105,9 +105,10 @@ def exit_code(code: int) -> int:
 
 def hidden_folders(private: Iterable[Path]) -> tuple[str, ...]:
     """What is empty inside: homes, the machine's sockets, and the platform's own folders; the outermost only."""
-    wanted = {folder.resolve() for folder in (*_HIDDEN, Path.home(), *private) if folder.is_dir()}
+    # An account without a home has /, which would cover all the others.
+    wanted = {folder.resolve() for folder in (*_HIDDEN, Path.home(), *private) if folder.is_dir()} - {Path("/")}
     covers = wanted | set(_SCRATCH)
-    outermost = [one for one in wanted if one != Path("/") and not any(one.is_relative_to(other) for other in covers - {one})]
+    outermost = [one for one in wanted if not any(one.is_relative_to(other) for other in covers - {one})]
     return tuple(str(folder) for folder in sorted(outermost))
 
 

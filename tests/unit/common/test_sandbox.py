@@ -42,6 +42,14 @@ def test_homes_sockets_and_the_platforms_folders_are_hidden_the_outermost_only(h
     assert "/" not in hidden_folders([Path("/")])
 
 
+def test_an_account_whose_home_is_everything_hides_as_much_as_any_other(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = set(hidden_folders([home / "shipoff"])) - {str(home)}
+    monkeypatch.setenv("HOME", "/")
+    hidden = hidden_folders([home / "shipoff"])
+    assert {*others, str(home / "shipoff")} == set(hidden)
+    assert "/run" in hidden
+
+
 def test_tools_in_a_home_are_shown_and_what_lies_beside_them_is_not(home: Path) -> None:
     path = f"{home}/node/bin:{home}/.local/bin:{home}/.cargo/bin:/usr/bin"
     shown = shown_folders([str(home)], path, [], [])
