@@ -112,24 +112,30 @@ def hidden_folders(private: Iterable[Path]) -> tuple[str, ...]:
     return tuple(str(folder) for folder in sorted(outermost))
 
 
-def shown_folders(hidden: Sequence[str], search_path: str, programs: Iterable[str], more: Iterable[str]) -> tuple[str, ...]:
-    """What of the hidden folders programs need: where those of PATH are installed, and files that variables name."""
+def shown_folders(
+    hidden: Sequence[str], search_path: str, *, programs: Iterable[str], more: Iterable[str], private: Iterable[Path]
+) -> tuple[str, ...]:
+    """What of the hidden folders programs need: where those of PATH are installed, and files that variables name.
+
+    `private` is what `hidden` was made of: nothing is shown that one of these lies in.
+    """
+    covered = [*map(Path, hidden), *_SCRATCH, *(folder.resolve() for folder in private)]
     folders = [Path(part) for part in search_path.split(os.pathsep) if part]
     found = (shutil.which(name, path=search_path) for name in programs)
     folders += [Path(program).resolve().parent for program in found if program]
     named = [Path(value) for value in more if value.startswith("/")]
-    wanted = [place for folder in folders for place in _installed_with(folder)]
+    wanted = [place for folder in folders for place in _installed_with(folder, covered)]
     wanted += [*named, Path("/etc/resolv.conf").resolve()]
-    kept = {path for path in wanted if _is_hidden(path, hidden) and not _is_broad(path, hidden) and _is_open(path)}
+    kept = {path for path in wanted if _is_hidden(path, hidden) and not _is_broad(path, covered) and _is_open(path)}
     return tuple(str(path) for path in sorted(kept))
 
 
-def _installed_with(folder: Path) -> list[Path]:
+def _installed_with(folder: Path, covered: Sequence[Path]) -> list[Path]:
     """What the programs of a folder need: lib and others stand beside bin. Of ~/.local and its like only those."""
     prefix = folder.parent
     if folder.name not in ("bin", "sbin"):
         return [folder]
-    if _is_home(prefix) or (_is_home(prefix.parent) and prefix.name.startswith(".")):
+    if _is_broad(prefix, covered) or (_is_home(prefix.parent) and prefix.name.startswith(".")):
         return [folder, *(prefix / name for name in ("lib", "lib64", "libexec", "include"))]
     return [prefix]
 
@@ -142,9 +148,10 @@ def _is_hidden(path: Path, hidden: Sequence[str]) -> bool:
     return any(path.is_relative_to(folder) for folder in (*hidden, *map(str, _SCRATCH)))
 
 
-def _is_broad(path: Path, hidden: Sequence[str]) -> bool:
-    """Whether it would bring back a whole home or all that is hidden."""
-    return _is_home(path) or any(Path(folder).is_relative_to(path) for folder in (*hidden, *map(str, _SCRATCH)))
+def _is_broad(path: Path, covered: Sequence[Path]) -> bool:
+    """Whether it, or what it is a link to, would bring back a whole home or all of a covered folder."""
+    places = (path, path.resolve())
+    return any(_is_home(place) or any(folder.is_relative_to(place) for folder in covered) for place in places)
 
 
 def _is_open(path: Path) -> bool:

@@ -52,8 +52,19 @@ def test_an_account_whose_home_is_everything_hides_as_much_as_any_other(home: Pa
 
 def test_tools_in_a_home_are_shown_and_what_lies_beside_them_is_not(home: Path) -> None:
     path = f"{home}/node/bin:{home}/.local/bin:{home}/.cargo/bin:/usr/bin"
-    shown = shown_folders([str(home)], path, [], [])
+    shown = shown_folders([str(home)], path, programs=[], more=[], private=[])
     assert shown == tuple(f"{home}/{name}" for name in (".cargo/bin", ".local/bin", ".local/lib", "node"))
+
+
+def test_a_private_folder_beside_tools_stays_hidden_and_the_tools_are_shown(home: Path) -> None:
+    (home / "link").symlink_to(home / "node")
+    private = [home / "node" / ".shipoff"]
+    private[0].mkdir()
+    hidden = hidden_folders(private)
+    for tools in ("node", "link"):
+        path, named = f"{home}/{tools}/bin", [f"{home}/{tools}", f"{home}/{tools}/lib"]
+        shown = shown_folders(hidden, path, programs=[], more=named, private=private)
+        assert [one for one in shown if one.startswith(str(home))] == [f"{home}/{tools}/bin", f"{home}/{tools}/lib"]
 
 
 def test_a_program_that_is_a_link_is_shown_where_it_is_installed(home: Path) -> None:
@@ -62,13 +73,13 @@ def test_a_program_that_is_a_link_is_shown_where_it_is_installed(home: Path) -> 
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     (home / ".local/bin/pnpm").symlink_to(program)
-    assert f"{home}/tools/pnpm" in shown_folders([str(home)], f"{home}/.local/bin", ["pnpm"], [])
+    assert f"{home}/tools/pnpm" in shown_folders([str(home)], f"{home}/.local/bin", programs=["pnpm"], more=[], private=[])
 
 
 def test_files_that_variables_name_are_shown_but_never_a_home_or_all_that_is_hidden(home: Path) -> None:
     (home / "ca.pem").write_text("x")
     named = [f"{home}/ca.pem", str(home), str(home.parent), "/", "no path", f"{home}/nowhere", "/etc/passwd"]
-    assert shown_folders([str(home)], "", [], named) == (f"{home}/ca.pem",)
+    assert shown_folders([str(home)], "", programs=[], more=named, private=[]) == (f"{home}/ca.pem",)
 
 
 def test_folders_are_hidden_before_anything_in_them_is_shown_and_closed_after() -> None:

@@ -112,8 +112,10 @@ class ChildProcessLauncher:
         """Nothing of the platform's or of anybody's home is there but the tools that steps need."""
         if not self._place.sandbox:
             return None
-        hidden = hidden_folders((self._place.folder, *self._place.private))
-        return Sandbox(self._place.sandbox, hidden, shown_folders(hidden, path, PROGRAMS, environment.values()))
+        private = (self._place.folder, *self._place.private)
+        hidden = hidden_folders(private)
+        shown = shown_folders(hidden, path, programs=PROGRAMS, more=environment.values(), private=private)
+        return Sandbox(self._place.sandbox, hidden, shown)
 
     def _environment(self, *, tenants: bool) -> dict[str, str]:
         """What is passed on, and the operator's npm settings where builds can read them."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,14 +33,14 @@ class Enclosed:
     descriptors: tuple[int, ...] = ()
 
 
-def sandbox_for(program: str, search_path: str, *, private: Iterable[Path], shared: str = "") -> sandbox.Sandbox | None:
+def sandbox_for(program: str, search_path: str, *, private: Sequence[Path], shared: str = "") -> sandbox.Sandbox | None:
     """What apps run inside, where bubblewrap is this program; None where there is none. `shared`: folders, with commas."""
     if not program:
         return None
     hidden = sandbox.hidden_folders(private)
     # Virtual environments lead to the interpreter that they were made with.
     path = os.pathsep.join([search_path, str(Path(sys.base_prefix) / "bin")])
-    shown = sandbox.shown_folders(hidden, path, _PROGRAMS, ())
+    shown = sandbox.shown_folders(hidden, path, programs=_PROGRAMS, more=(), private=private)
     folders = (Path(part.strip()) for part in shared.split(",") if part.strip())
     return sandbox.Sandbox(program, hidden, shown, tuple(str(folder.resolve()) for folder in folders if folder.is_dir()))
 
