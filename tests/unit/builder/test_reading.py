@@ -71,3 +71,18 @@ def test_images_are_named_as_they_are_written_without_stages_and_with_defaults_f
         "RUN --mount=type=bind,from=tools:2,target=/t --mount=type=cache,target=/c true\n"
     )
     assert images(instructions(text)) == ["python:3.13-slim", "ghcr.io/x/y@sha256:abc", "alpine:3", "busybox:1", "tools:2"]
+
+
+@pytest.mark.parametrize(
+    "image", ["x=/proc/self/cwd/..", "x=local", "=x", "--output", "/etc", "../x", "X=docker-image://y", "oci-layout://x?y=1"]
+)
+def test_what_is_no_reference_is_no_image_so_that_no_argument_is_made_of_it(image):
+    text = (
+        f"ARG NAME={image}\n"
+        f"FROM {image}\n"
+        "FROM $NAME AS b\n"
+        f"COPY --from={image} /a /b\n"
+        f"RUN --mount=type=bind,from={image},target=/t true\n"
+        "FROM python:3\n"
+    )
+    assert images(instructions(text)) == ["python:3"]

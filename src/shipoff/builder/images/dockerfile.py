@@ -352,8 +352,13 @@ def _identifier(text: str) -> str:
     return text
 
 
+def is_reference(text: str) -> bool:
+    """Whether it may name an image: nothing in it that ends a word or begins another part of an argument."""
+    return bool(_REFERENCE.fullmatch(text))
+
+
 def _reference(text: str) -> str:
-    if text != "scratch" and not _REFERENCE.fullmatch(text):
+    if text != "scratch" and not is_reference(text):
         raise Refused(f"{text!r} is no reference of an image")
     return text
 

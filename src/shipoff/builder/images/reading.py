@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from shipoff.builder.images.dockerfile import Refused
+from shipoff.builder.images.dockerfile import Refused, is_reference
 
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
 _HEREDOC = re.compile(r"(?<!<)<<(-?)\s*(['\"]?)([A-Za-z_][A-Za-z0-9_.]*)\2")
@@ -126,8 +126,9 @@ def images(found: Sequence[Instruction]) -> list[str]:
 
 
 def _note(seen: dict[str, None], stages: Collection[str], image: str) -> None:
-    known = image.lower() in stages or image.isdigit() or image in ("", "scratch", "context")
-    if not known and "$" not in image:
+    known = image.lower() in stages or image.isdigit() or image in ("scratch", "context")
+    # What is none BuildKit refuses by itself. As an argument, "a=/b" would name a folder of this machine.
+    if not known and is_reference(image):
         seen.setdefault(image)
 
 
