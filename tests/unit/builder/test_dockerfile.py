@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import re
+import shlex
 import subprocess
 
 import pytest
@@ -107,6 +109,21 @@ def test_an_argument_of_the_start_command_arrives_as_it_is_written_but_for_port_
     done = subprocess.run(command, env=environment, capture_output=True, check=True)
     filled = [re.sub(r"\$PORT(?!\w)|\$\{PORT\}", "81", word, flags=re.ASCII) for word in words]
     assert done.stdout.decode().split("\0")[:-1] == [*filled, "81", "h:x", "$HOSTS"]
+
+
+@given(root=st.one_of(WORD, st.lists(st.sampled_from(["a b", "it's", 'a "b"', "$x", "#1", "c"]), min_size=1).map("/".join)))
+def test_a_folder_of_any_name_is_one_word_and_is_cleaned_where_it_is(root):
+    try:
+        server = generate(plan(app_root=root), facts()).text
+    except Refused:
+        return
+    pages = generate(plan(step("build", "x"), app_root=root, mode=types_pb2.PLAN_MODE_STATIC, processes=[]), facts()).text
+    folder = posixpath.normpath(posixpath.join("/app", root))
+    path = next(one.rest for one in instructions(server) if one.rest.startswith("PATH="))
+    assert shlex.split(path) == [f"PATH={folder}/.venv/bin:{folder}/node_modules/.bin:$PATH"]
+    assert all(shlex.split(one.rest) == [folder] for one in instructions(server) if one.name == "WORKDIR")
+    removed = next(json.loads(one.rest) for one in instructions(pages) if one.rest.startswith('["rm"'))
+    assert {f"{folder}/node_modules", f"{folder}/.venv"} <= set(removed)
 
 
 def test_a_start_command_without_placeholders_runs_without_a_shell_under_the_init_as_nobody():

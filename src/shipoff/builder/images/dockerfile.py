@@ -124,7 +124,8 @@ class _Stages:
         self._facts = facts
         self._blocks: list[list[str]] = []
         self._commands: dict[str, str] = {}
-        self.root = _inside(plan.app_root, "the app's folder")
+        self._folder = _inside(plan.app_root, "the app's folder")
+        self.root = _escaped(self._folder)
         self.steps: dict[str, str] = {}
         # The whole source has been copied.
         self.built = False
@@ -183,7 +184,7 @@ class _Stages:
             copied = ['COPY [".", "/app/"]']
             self.built = True
         block += copied
-        block.append(f"WORKDIR {_inside(step.folder, 'the folder of a step') if step.folder else self.root}")
+        block.append(f"WORKDIR {_escaped(_inside(step.folder, 'the folder of a step')) if step.folder else self.root}")
         block += [self._run(step, list(command.argv)) for command in step.commands if command.argv]
 
     def _run(self, step: types_pb2.PlanStep, argv: list[str]) -> str:
@@ -265,7 +266,7 @@ class _Stages:
         source = self.target
         if not self.built:
             self._blocks[-1].append('COPY [".", "/app/"]')
-        roots = {self.root, _inside(self._plan.workspace_root, "the workspace's folder")}
+        roots = {self._folder, _inside(self._plan.workspace_root, "the workspace's folder")}
         gone = sorted(f"{root}/{name}" for root in roots for name in ("node_modules", ".venv"))
         self._blocks[-1].append(f"RUN {_exec(['rm', '-rf', '--', *gone])}")
         self._begin("scratch", "files").append(f"COPY --from={source} {ROOT} /")
@@ -295,7 +296,7 @@ def _pruning(plan: types_pb2.Plan, root: str) -> tuple[list[str], str]:
     install = next((step for step in plan.steps if step.name == "install"), None)
     if plan.provider != "node" or install is None:
         return [], ""
-    folder = _inside(install.folder, "the folder of a step") if install.folder else root
+    folder = _escaped(_inside(install.folder, "the folder of a step")) if install.folder else root
     for command in install.commands:
         words = list(command.argv)
         if plan.package_manager.name == "npm" and words[:2] in (["npm", "ci"], ["npm", "install"]):
@@ -364,14 +365,19 @@ def _reference(text: str) -> str:
 
 
 def _inside(folder: str, what: str) -> str:
-    """A folder of the source in the image, as WORKDIR takes it. Raises Refused."""
+    """The path in the image of a folder of the source. Raises Refused."""
     if folder in ("", "."):
         return ROOT
     normal = posixpath.normpath(folder)
     odd = any(not part.isprintable() or part != part.strip() for part in normal.split("/"))
     if odd or "\\" in normal or normal.startswith(("/", "..")):
         raise Refused(f"{what} {folder!r} cannot be built into an image: give it a name of letters, digits, - and _")
-    return ROOT + "/" + re.sub(r"([$\"'#])", r"\\\1", normal)
+    return f"{ROOT}/{normal}"
+
+
+def _escaped(path: str) -> str:
+    """The path as WORKDIR and ENV take it: one word, nothing in it expanded."""
+    return re.sub(r"([ $\"'#])", r"\\\1", path)
 
 
 def _ignore(plan: types_pb2.Plan, *, built: bool) -> str:
