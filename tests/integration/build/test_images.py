@@ -198,6 +198,20 @@ async def test_pages_are_files_for_the_edge_under_either_executor(yard, name):
     assert not any(CANARY.encode() in content for content in files.values())
 
 
+async def test_only_the_output_directory_is_taken_and_one_that_is_missing_is_told_with_those_that_are_there(yard):
+    beside = "mkfifo pipe; ln -s /etc/passwd link; mkdir -p 'my site'; echo '<html>' > 'my site/index.html'"
+    source = {"web/app.json": "{}"}
+
+    def settings(output: str) -> types_pb2.BuildSettings:
+        return types_pb2.BuildSettings(root_directory="web", build_command=beside, output_directory=output)
+
+    _, result = await built(yard, source, settings=settings("my site"))
+    assert await yard.files(result.artifact) == {"index.html": b"<html>\n"}
+    refused = await failed(yard, source, settings=settings("dist"))
+    assert refused.failure == events_pb2.BUILD_FAILURE_ARTIFACT
+    assert "no folder 'dist'; folders with an index.html: my site." in refused.reason
+
+
 async def test_the_repository_s_own_dockerfile_is_used_with_secrets_as_mounts_and_mirrored_images(yard, engine):
     dockerfile = (
         "FROM run:1\n"

@@ -202,10 +202,53 @@ def test_what_the_plan_leaves_out_is_removed_after_the_build():
     assert ".git" in made.ignore.splitlines()
 
 
-def test_pages_leave_no_image_but_their_folder():
-    made = generate(plan(step("build", "x"), mode=types_pb2.PLAN_MODE_SPA, output_dir="dist", processes=[]), facts())
+def pages(root: str, output: str) -> list[str]:
+    """What the stage `pages` runs last, for an app in this folder."""
+    options = {"mode": types_pb2.PLAN_MODE_SPA, "app_root": root, "output_dir": output, "processes": []}
+    made = generate(plan(step("build", "x"), **options), facts())
     assert made.target == "files"
-    assert stage(made.text, "files") == ["FROM scratch AS files", "COPY --from=build /app /"]
+    assert stage(made.text, "files") == ["FROM scratch AS files", "COPY --from=pages /shipoff/output /"]
+    argv: list[str] = json.loads(stage(made.text, "pages")[-1].removeprefix("RUN "))
+    return argv
+
+
+def test_pages_leave_no_image_but_the_output_directory_in_its_place():
+    assert pages(".", "dist")[-4:] == ["/app", "/shipoff/output", "/app/dist", "/shipoff/output/dist"]
+    assert pages("apps/a b", "./out/")[-4:] == [
+        *("/app/apps/a b", "/shipoff/output/apps/a b"),
+        *("/app/apps/a b/out", "/shipoff/output/apps/a b/out"),
+    ]
+    assert pages("web", "")[-2:] == ["/app/web", "/shipoff/output/web"]
+
+
+@pytest.mark.parametrize(
+    ("output", "taken"),
+    [
+        ("dist", {"dist/index.html": "a page", "dist/a/b.js": "b", "dist/last": "→ index.html"}),
+        ("link", {"link/index.html": "a page", "link/a/b.js": "b", "link/last": "→ index.html"}),
+        # No page in it: where others are is known, not what is in them.
+        ("missing", {"dist/index.html": "", "docs/x y/index.html": ""}),
+        ("outside", {"dist/index.html": "", "docs/x y/index.html": ""}),
+        ("docs", {"docs/x y/index.html": "", "docs/notes": "n", "dist/index.html": ""}),
+    ],
+)
+def test_nothing_is_taken_of_a_build_of_pages_but_its_output_directory(tmp_path, output, taken):
+    app, kept = tmp_path / "app", tmp_path / "kept"
+    contents = {
+        "dist/index.html": "a page", "dist/a/b.js": "b", "docs/x y/index.html": "", "docs/notes": "n", "secret": "s",
+        "node_modules/x/index.html": "no",
+    }  # fmt: skip
+    for name, content in contents.items():
+        (app / name).parent.mkdir(parents=True, exist_ok=True)
+        (app / name).write_text(content)
+    (app / "dist" / "last").symlink_to("index.html")
+    (app / "link").symlink_to("dist")
+    (app / "outside").symlink_to("/etc")
+    subprocess.run([*pages("", output)[:-4], app, kept, app / output, kept / output], check=True)
+    left = [path for path in kept.rglob("*") if path.is_symlink() or not path.is_dir()]
+    assert {
+        str(path.relative_to(kept)): f"→ {path.readlink()}" if path.is_symlink() else path.read_text() for path in left
+    } == taken
 
 
 def test_buildkit_s_numbers_of_commands_are_known():

@@ -48,6 +48,15 @@ _FIND_INIT = (
     f"elif command -v apk >/dev/null; then apk add --no-cache tini-static; cp /sbin/tini-static {_INIT}; "
     "else echo 'the base image has no tini, and neither apt-get nor apk to install it' >&2; exit 1; fi"
 )
+# From "$1", the app's folder, "$3" to "$4", which lies below "$2". Where no page is in it, empty ones stand for those of other
+# folders: who looks for the pages names them.
+_TAKE_PAGES = (
+    'set -e; mkdir -p -- "$2"; root="$(readlink -f -- "$1")"; found="$(readlink -f -- "$3" || true)"; '
+    'if [ -d "$found" ]; then case "$found/" in "$root"/*) mkdir -p -- "$4"; cp -a -- "$found/." "$4/";; esac; fi; '
+    'if [ ! -f "$4/index.html" ]; then cd -- "$root"; find . "(" -name .git -o -name node_modules ")" -prune -o '
+    "-name index.html -type f -print | head -n 20 | "
+    'while IFS= read -r page; do mkdir -p -- "$2/${page%/*}"; : >"$2/$page"; done; fi'
+)
 _LEFT_OUT = (".git", ".hg", ".svn", "**/.git", "**/.hg", "**/.svn", "**/node_modules", "**/.venv", "**/__pycache__")
 _SERVED = (types_pb2.PLAN_MODE_STATIC, types_pb2.PLAN_MODE_SPA)
 
@@ -262,14 +271,17 @@ class _Stages:
         block += [f"ENTRYPOINT {_exec([_INIT, '--'])}", f"CMD {_exec(_start(self._plan))}"]
 
     def files(self) -> None:
-        """What a build of pages left: the source's folder without its packages, for the edge to take from."""
-        source = self.target
+        """What a build of pages left: the output directory where it stood in the source, for the edge to take from."""
         if not self.built:
             self._blocks[-1].append('COPY [".", "/app/"]')
         roots = {self._folder, _inside(self._plan.workspace_root, "the workspace's folder")}
         gone = sorted(f"{root}/{name}" for root in roots for name in ("node_modules", ".venv"))
-        self._blocks[-1].append(f"RUN {_exec(['rm', '-rf', '--', *gone])}")
-        self._begin("scratch", "files").append(f"COPY --from={source} {ROOT} /")
+        kept = OUTPUT + self._folder.removeprefix(ROOT)
+        places = [posixpath.normpath(posixpath.join(base, self._plan.output_dir)) for base in (self._folder, kept)]
+        block = self._begin(self.target, "pages")
+        block += ["USER 0:0", f"RUN {_exec(['rm', '-rf', '--', *gone])}"]
+        block.append(f"RUN {_exec(['/bin/sh', '-c', _TAKE_PAGES, 'sh', self._folder, kept, *places])}")
+        self._begin("scratch", "files").append(f"COPY --from=pages {OUTPUT} /")
 
 
 def operator_id(name: str) -> str:

@@ -131,7 +131,10 @@ class ImageBuild:
             with archive:
                 await asyncio.to_thread(_compress, own / "pages.tar", archive)
         packed = self._site.assignment.work_folder / "pages.tar.gz"
-        await self._site.files.run(unpack, packed, folder, self._site.assignment.limits)
+        try:
+            await self._site.files.run(unpack, packed, folder, self._site.assignment.limits)
+        except BuildError as error:
+            raise artifact_error(f"the output directory cannot be taken over: {error.reason}") from error
         await self._site.files.run(packed.unlink)
         return folder
 
