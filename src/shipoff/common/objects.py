@@ -165,10 +165,10 @@ class ObjectStore:
 
     async def delete(self, key: str) -> None:
         """Removes the object, and what a process that was killed while it put it left of it; fine when there is neither."""
-        if self._folder is not None:
-            await asyncio.to_thread(_remove_staged, self._folder / key)
         try:
             with _translated(key):
+                if self._folder is not None:
+                    await asyncio.to_thread(_remove_staged, self._folder / key)
                 await obstore.delete_async(self._store, key)
         except NotFound:
             return

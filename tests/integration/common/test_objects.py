@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shipoff.common.errors import DataLoss, NotFound
+from shipoff.common.errors import DataLoss, NotFound, Unavailable
 from shipoff.common.objects import ObjectStore
 
 
@@ -54,6 +54,13 @@ async def test_a_missing_object_is_not_found_and_deleting_it_is_fine(store):
     with pytest.raises(NotFound):
         await anext(store.get_stream("nothing"))
     await store.delete("nothing")
+
+
+async def test_what_cannot_be_removed_is_the_store_s_failure(store, tmp_path: Path):
+    # No file, and so nothing that an upload can have left: it cannot be unlinked.
+    (tmp_path / "objects" / "a#1").mkdir()
+    with pytest.raises(Unavailable):
+        await store.delete("a")
 
 
 async def test_a_moved_object_is_where_it_was_moved_to(store):
