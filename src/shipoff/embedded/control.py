@@ -18,14 +18,14 @@ import typer
 from rich.console import Console
 
 from shipoff.cli import output
-from shipoff.cli.errors import ExitCode, Failure
+from shipoff.cli.errors import Failure
 from shipoff.common import config
-from shipoff.common.errors import InvalidInput, PermissionDenied, ShipoffError
+from shipoff.common.errors import PermissionDenied, ShipoffError
 from shipoff.embedded.layout import Layout, backing_account, prepare
 from shipoff.embedded.lock import holder
 from shipoff.embedded.options import Options
 from shipoff.embedded.process import opened_log, tail
-from shipoff.embedded.progress import Event, JsonLines, Report, Sink, Terminal, events, explained, relayed
+from shipoff.embedded.progress import Event, JsonLines, Report, Sink, Terminal, events, explained, failure_of, relayed
 
 _STOP_S = 90.0
 _POLL_S = 0.1
@@ -37,13 +37,12 @@ def _told(console: Console, *, as_json: bool) -> Iterator[None]:
     try:
         yield
     except ShipoffError as error:
-        code = ExitCode.USAGE if isinstance(error, InvalidInput) else ExitCode.REFUSED
+        failure = failure_of(error)
         if as_json:
-            told = Failure(error.message, code=code, field=error.field, remedy=error.remedy)
-            output.report(told, as_json=True)
+            output.report(failure, as_json=True)
         else:
             console.print(explained(error), style="bold red", highlight=False, soft_wrap=True, markup=False)
-        raise typer.Exit(int(code)) from error
+        raise typer.Exit(int(failure.code)) from error
 
 
 def serve(names: Sequence[str], *, as_json: bool) -> None:
@@ -99,11 +98,12 @@ def _foreground(layout: Layout, options: Options, report: Report) -> None:
     try:
         uvloop.run(up.up(options, report))
     except ShipoffError as error:
-        report.refused(error.message, error.remedy)
-        raise typer.Exit(1) from error
+        failure = failure_of(error)
+        report.refused(failure)
+        raise typer.Exit(int(failure.code)) from error
     except OSError as error:
         # A disk that is full, a folder that is read-only: the system's own words name it.
-        report.refused(str(error), f"the log is {layout.log / 'platform.log'}")
+        report.refused(Failure(str(error), remedy=f"the log is {layout.log / 'platform.log'}"))
         raise typer.Exit(1) from error
 
 

@@ -13,9 +13,9 @@ from typing import IO
 from rich.console import Console
 from rich.status import Status
 
-from shipoff.cli.errors import Failure
+from shipoff.cli.errors import ExitCode, Failure
 from shipoff.cli.output import Output, error_line
-from shipoff.common.errors import ShipoffError
+from shipoff.common.errors import InvalidInput, ShipoffError
 
 _STDERR = 2
 
@@ -32,6 +32,9 @@ class Event:
     # Of what is live: the platform's, and the sample app's where it serves.
     url: str = ""
     app_url: str = ""
+    # Of what was refused: what was wrong, and what the program ends with.
+    field: str = ""
+    code: int = ExitCode.REFUSED
 
 
 Sink = Callable[[Event], None]
@@ -68,9 +71,9 @@ class Report:
         """A line for the person."""
         self._sink(Event("said", text))
 
-    def refused(self, text: str, remedy: str = "") -> None:
+    def refused(self, failure: Failure) -> None:
         """The start is over: why it failed, and what to do."""
-        self._sink(Event("refused", text, note=remedy))
+        self._sink(Event("refused", failure.message, note=failure.remedy, field=failure.field, code=int(failure.code)))
 
     def live(self, text: str, *, url: str, app_url: str) -> None:
         """The start is over: everything runs."""
@@ -116,10 +119,14 @@ class JsonLines:
 
     def __call__(self, event: Event) -> None:
         if event.kind == "refused":
-            self._errors.write(error_line(Failure(event.text, remedy=event.note)) + "\n")
+            self._errors.write(error_line(_failure(event)) + "\n")
             self._errors.flush()
             return
         Output(as_json=True).data(_message(event))
+
+
+def _failure(event: Event) -> Failure:
+    return Failure(event.text, code=ExitCode(event.code), field=event.field, remedy=event.note)
 
 
 def _message(event: Event) -> dict[str, object]:
@@ -152,6 +159,12 @@ def events(pipe: IO[str]) -> Iterator[Event]:
     """What was written to `relayed`, until the writer closes or ends."""
     for line in pipe:
         yield Event(**json.loads(line))
+
+
+def failure_of(error: ShipoffError) -> Failure:
+    """What the program ends with, as docs/guide/cli.md tells it."""
+    code = ExitCode.USAGE if isinstance(error, InvalidInput) else ExitCode.REFUSED
+    return Failure(error.message, code=code, field=error.field, remedy=error.remedy)
 
 
 def explained(error: BaseException) -> str:

@@ -47,8 +47,15 @@ def test_a_missing_git_is_named_with_the_remedy(home: Path) -> None:
 
 def test_a_wrong_setting_is_named(home: Path) -> None:
     ended = _up(SHIPOFF_HTTP_PORT="http")
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "SHIPOFF_HTTP_PORT=http" in ended.stdout
+
+
+@pytest.mark.parametrize("options", [(), ("--detach",)])
+def test_a_wrong_setting_is_named_for_programs_as_the_guide_promises(home: Path, options: tuple[str, ...]) -> None:
+    ended = _up("--json", *options, SHIPOFF_HTTP_PORT="http")
+    error = json.loads(ended.stderr)["error"]
+    assert (ended.returncode, error["exit_code"], error["field"]) == (2, 2, "SHIPOFF_HTTP_PORT")
 
 
 def test_a_second_start_is_refused_and_names_the_first(layout: Layout) -> None:
