@@ -217,7 +217,10 @@ async def _compile(shop: Workshop, plan: types_pb2.Plan) -> None:
     if served(plan):
         return
     python = await shop.files.run(bytecode.interpreter, [shop.source / plan.app_root, shop.source])
-    if python is not None:
+    if python is None:
+        return
+    # What the source calls an interpreter may be none, or none of this machine's. The app then starts without byte code.
+    with contextlib.suppress(OSError):
         await bytecode.compile_all(shop.programs, shop.assignment, python, shop.source)
 
 

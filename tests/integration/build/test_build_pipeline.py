@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from neighbours.build import marked, plan_of
 
 from shipoff.contracts.events.v1 import events_pb2
@@ -92,6 +93,13 @@ async def test_credentials_in_a_url_are_neither_used_nor_shown(yard, git_server)
     deployment = await yard.start(types_pb2.Source(git=types_pb2.GitSource(url=url)))
     assert isinstance(await yard.result(deployment), events_pb2.BuildSucceeded)
     assert "hunter2" not in await yard.text(deployment)
+
+
+@pytest.mark.parametrize("build_settings", [{"sandbox": "off"}])
+async def test_a_stray_interpreter_that_is_none_fails_no_build(yard):
+    deployment = await yard.start({"app.json": plan_of("echo built"), ".venv/bin/python": "no program"})
+    result = await yard.result(deployment)
+    assert isinstance(result, events_pb2.BuildSucceeded), result
 
 
 async def test_a_static_site_is_its_output_folder(yard):
