@@ -37,13 +37,19 @@ async def running(settings: BuildSettings | None = None) -> AsyncIterator[None]:
     settings = settings or load(BuildSettings)
     sealer = Sealer(settings.master_key.get_secret_value())
     await migrate("build", settings.database_url)
+    # Running it for the first time may take a while.
+    bubblewrap = await asyncio.to_thread(sandbox.usable, settings.sandbox)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database.open(settings.database_url, pool_size=settings.pool_size))
         streams = await stack.enter_async_context(Streams.open(settings.redis_url))
         objects = await stack.enter_async_context(ObjectStore.open(settings.objects_url))
         detector = detector_pb2_grpc.DetectorServiceStub(await stack.enter_async_context(channel(address("detector"))))
         outbox = Outbox(database, streams, producing=[DEPLOYMENT_PROGRESS])
-        store, bells, launcher = PostgresBuildStore(database, outbox), Bells(), ChildProcessLauncher(_workplace(settings))
+        store, bells, launcher = (
+            PostgresBuildStore(database, outbox),
+            Bells(),
+            ChildProcessLauncher(_workplace(settings, bubblewrap)),
+        )
         services = Services(store, _detector(detector, settings), StreamedLog(streams), sealer, bells, asyncio.Event())
         reconciler = Reconciler(store, launcher, objects, bells, rules=Rules(lease_s=settings.lease_s))
         builders = BuilderServer(services, _transfers(store, objects, settings))
@@ -85,7 +91,7 @@ def _open_to_all(socket: Path) -> None:
     socket.chmod(0o666)
 
 
-def _workplace(settings: BuildSettings) -> Workplace:
+def _workplace(settings: BuildSettings, bubblewrap: str) -> Workplace:
     limits = Limits(
         memory_bytes=settings.memory_bytes,
         processes=settings.processes,
@@ -103,7 +109,7 @@ def _workplace(settings: BuildSettings) -> Workplace:
         allow_hosts=settings.allowed_hosts,
         patience_s=settings.patience_s,
         limits=limits,
-        sandbox=sandbox.usable(settings.sandbox),
+        sandbox=bubblewrap,
         private=(home(), *ObjectStore.folders(settings.objects_url)),
         images=images(settings),
     )

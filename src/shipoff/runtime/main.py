@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -93,11 +94,11 @@ async def _on_this_machine(
     """The driver `process`, with the agent that ships what the apps write."""
     folder = Path(settings.apps_folder) if settings.apps_folder else config.home() / "apps"
     private = (config.home(), folder, *ObjectStore.folders(settings.objects_url))
+    # Running it for the first time may take a while.
+    bubblewrap = await asyncio.to_thread(sandbox.usable, settings.sandbox)
     options = ProcessOptions(
         folder=folder.resolve(),
-        sandbox=sandbox_for(
-            sandbox.usable(settings.sandbox), settings.search_path, private=private, shared=settings.shared_folders
-        ),
+        sandbox=sandbox_for(bubblewrap, settings.search_path, private=private, shared=settings.shared_folders),
         first_port=settings.first_port,
         last_port=settings.last_port,
         max_processes=settings.max_processes,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 from neighbours.build import marked, plan_of
 
+from shipoff.common import sandbox
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.types.v1 import types_pb2
 
@@ -93,6 +95,23 @@ async def test_credentials_in_a_url_are_neither_used_nor_shown(yard, git_server)
     deployment = await yard.start(types_pb2.Source(git=types_pb2.GitSource(url=url)))
     assert isinstance(await yard.result(deployment), events_pb2.BuildSucceeded)
     assert "hunter2" not in await yard.text(deployment)
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[bool]:
+    """For each time that bubblewrap was looked for: whether everything else had to wait."""
+    found: list[bool] = []
+
+    def usable(mode: str) -> str:
+        found.append(threading.current_thread() is threading.main_thread())
+        return ""
+
+    monkeypatch.setattr(sandbox, "usable", usable)
+    return found
+
+
+async def test_looking_for_the_sandbox_holds_up_nothing_else_of_the_process(asked, yard):
+    assert asked == [False]
 
 
 @pytest.mark.parametrize("build_settings", [{"sandbox": "off"}])

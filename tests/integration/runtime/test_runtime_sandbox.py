@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import uuid
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import psutil
 import pytest
 from neighbours.runtime import Ground, Runtime, http
 from neighbours.sandboxes import require_sandbox
+from structlog.testing import capture_logs
 
+from shipoff.common import sandbox
 from shipoff.contracts.events.v1.events_pb2 import WorkloadReady
+from shipoff.runtime.adapters.enclosure import sandbox_for
 from shipoff.runtime.adapters.proctable import table
 
 CANARY = "canary-of-the-other-app"
@@ -92,6 +96,28 @@ async def test_nothing_outside_its_own_and_shared_folders_can_be_written_by_an_a
         assert await eventually(told) == f"written: {shared} /tmp /var/tmp /dev/shm {home} ."
         # /tmp is its own, and on the disk where it is counted.
         assert (runtime.apps / deployment / "tmp" / "probe").exists()
+
+
+async def test_looking_for_the_sandbox_holds_up_nothing_else_of_the_process(ground: Ground, monkeypatch):
+    asked: list[bool] = []
+
+    def usable(mode: str) -> str:
+        asked.append(threading.current_thread() is threading.main_thread())
+        return ""
+
+    monkeypatch.setattr(sandbox, "usable", usable)
+    async with ground.runtime():
+        assert asked == [False]
+
+
+def test_a_shared_folder_that_is_not_there_is_named_in_the_log(tmp_path: Path):
+    with capture_logs() as logs:
+        made = sandbox_for("bwrap", "/usr/bin", private=(), shared=f"{tmp_path}, /nowhere,,")
+    assert made is not None
+    assert made.shared == (str(tmp_path.resolve()),)
+    [warning] = logs
+    assert (warning["log_level"], warning["folder"]) == ("warning", "/nowhere")
+    assert "SHIPOFF_RUNTIME_SHARED_FOLDERS" in warning["remedy"]
 
 
 async def test_when_the_sandbox_itself_is_killed_nothing_of_the_app_lives_on(ground: Ground, eventually):

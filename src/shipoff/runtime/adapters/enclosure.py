@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from shipoff.common import sandbox
 from shipoff.runtime.adapters import proctable
 from shipoff.runtime.adapters.sessions import MARK
 
+log = structlog.get_logger()
 # What may be installed somewhere else than where PATH finds it.
 _PROGRAMS = ("node", "npm", "npx", "bun", "deno", "php", "ruby", "java", "python3")
 # The monitor and the first process inside.
@@ -41,8 +44,16 @@ def sandbox_for(program: str, search_path: str, *, private: Sequence[Path], shar
     # Virtual environments lead to the interpreter that they were made with.
     path = os.pathsep.join([search_path, str(Path(sys.base_prefix) / "bin")])
     shown = sandbox.shown_folders(hidden, path, programs=_PROGRAMS, more=(), private=private)
-    folders = (Path(part.strip()) for part in shared.split(",") if part.strip())
-    return sandbox.Sandbox(program, hidden, shown, tuple(str(folder.resolve()) for folder in folders if folder.is_dir()))
+    return sandbox.Sandbox(program, hidden, shown, tuple(_shared_folders(shared)))
+
+
+def _shared_folders(listed: str) -> Iterator[str]:
+    for part in filter(None, map(str.strip, listed.split(","))):
+        if Path(part).is_dir():
+            yield str(Path(part).resolve())
+        else:
+            remedy = "make it before the platform starts, or take it out of SHIPOFF_RUNTIME_SHARED_FOLDERS"
+            log.warning("a folder that apps were to share is not there", folder=part, remedy=remedy)
 
 
 @contextmanager
