@@ -27,7 +27,7 @@ async def cloned(work: Path, url: str, *allowed: str) -> str:
     (work / "tmp").mkdir(parents=True, exist_ok=True)
     (work / "home").mkdir(exist_ok=True)
     assignment = Assignment("", "", "test/1", str(work), str(work / "caches"), None, "/usr/local/bin:/usr/bin:/bin")
-    cloning = Cloning(Programs(Journal(), assignment), TenantFiles(None), base_environment(assignment), allowed)
+    cloning = Cloning(Programs(Journal(1 << 20), assignment), TenantFiles(None), base_environment(assignment), allowed)
     try:
         return await clone(cloning, types_pb2.GitSource(url=url), work / "source")
     except BuildError as error:

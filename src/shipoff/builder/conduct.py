@@ -29,7 +29,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 async def conduct(assignment: Assignment) -> bool:
     """Builds, and delivers the outcome; whether it was delivered. Nothing of the build runs afterwards."""
-    journal = Journal()
+    journal = Journal(assignment.limits.output_bytes)
     files = TenantFiles(assignment.uid)
     programs = Programs(journal, assignment)
     watch = Watch(programs, files, assignment.limits, assignment.work_folder)

@@ -20,17 +20,30 @@ _LINE_COST = 64
 class Journal:
     """Lines in order from 1, without holes. One producer side (`write`), one consumer side (the session)."""
 
-    def __init__(self) -> None:
+    def __init__(self, output_bytes: int) -> None:
         self._unstored: deque[types_pb2.LogLine] = deque()
         self._bytes = 0
         self._last = 0
         self._sent = 0
         self._changed = asyncio.Condition()
+        # Of what programs write: so much is kept, so much has come.
+        self._output_limit = output_bytes
+        self._output = 0
         self.masker = Masker(())
 
     async def say(self, text: str) -> None:
         """A line of the builder's own."""
         await self.write([self.masker.mask(text)], channel="")
+
+    async def output(self, texts: list[str], *, channel: str, size: int) -> None:
+        """What came of `size` bytes that a program wrote, masked: beyond the limit it is left out, which is said once."""
+        if self._output > self._output_limit:
+            return
+        self._output += size
+        full = self._output > self._output_limit
+        await self.write(texts, channel=channel)
+        if full:
+            await self.say(f"… more than {self._output_limit >> 20} MiB of output: the rest is left out")
 
     async def write(self, texts: list[str], *, channel: str) -> None:
         """Appends lines that are already masked; waits while too much is not stored yet."""

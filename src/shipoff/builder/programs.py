@@ -65,7 +65,6 @@ class Programs:
         self._awaited: set[int] = set()
         # While above zero there may be a child whose id is not known yet.
         self._starting = 0
-        self._written = 0
 
     async def run(self, program: Program, *, quiet: bool = False) -> int:
         """Runs it to its end, and ends what it left behind; the exit code, or minus the signal that killed it.
@@ -142,18 +141,10 @@ class Programs:
     async def _read(self, stream: asyncio.StreamReader, channel: str) -> None:
         splitter = LineSplitter(self._journal.masker)
         while chunk := await stream.read(_CHUNK_BYTES):
-            await self._write(splitter.feed(chunk), channel, len(chunk))
+            await self._journal.output(splitter.feed(chunk), channel=channel, size=len(chunk))
             # Paced, so that a program that only prints costs next to nothing.
             await asyncio.sleep(len(chunk) / self._limits.output_bytes_per_s)
-        await self._write(splitter.end(), channel, 0)
-
-    async def _write(self, lines: list[str], channel: str, size: int) -> None:
-        if self._written > self._limits.output_bytes:
-            return
-        self._written += size
-        await self._journal.write(lines, channel=channel)
-        if self._written > self._limits.output_bytes:
-            await self._journal.say(f"… more than {self._limits.output_bytes >> 20} MiB of output: the rest is left out")
+        await self._journal.output(splitter.end(), channel=channel, size=0)
 
     @staticmethod
     def family() -> list[psutil.Process]:

@@ -41,7 +41,7 @@ def buildx(tmp_path: Path, settings: ImageSettings) -> Buildx:
     folder.mkdir()
     assignment = Assignment("a", "t", "m", str(tmp_path), str(tmp_path), None, "/bin")
     environment = {"HTTPS_PROXY": "http://proxy", "DOCKER_HOST": "unix:///elsewhere", "HOME": "/elsewhere"}
-    return Buildx(settings, folder, environment, Programs(Journal(), assignment))
+    return Buildx(settings, folder, environment, Programs(Journal(1 << 20), assignment))
 
 
 async def built(made: Buildx, request: Request) -> int:

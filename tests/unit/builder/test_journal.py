@@ -11,7 +11,7 @@ from shipoff.builder.journal import Journal
 
 
 async def test_lines_are_sent_once_and_again_from_where_a_session_resumes():
-    journal = Journal()
+    journal = Journal(1 << 20)
     await journal.write(["a", "b", "c"], channel="stdout")
     assert [line.sequence for line in await journal.batch()] == [1, 2, 3]
     await journal.stored(1)
@@ -22,7 +22,7 @@ async def test_lines_are_sent_once_and_again_from_where_a_session_resumes():
 
 
 async def test_what_the_service_had_stored_before_the_break_is_not_sent_again():
-    journal = Journal()
+    journal = Journal(1 << 20)
     await journal.write(["a", "b"], channel="")
     await journal.batch()
     await journal.resume(3)
@@ -32,7 +32,7 @@ async def test_what_the_service_had_stored_before_the_break_is_not_sent_again():
 
 async def test_a_full_buffer_makes_writers_wait(monkeypatch):
     monkeypatch.setattr(module, "BUFFER_BYTES", 100)
-    journal = Journal()
+    journal = Journal(1 << 20)
     await journal.write(["x" * 100], channel="")
     waiting = asyncio.create_task(journal.write(["y"], channel=""))
     with pytest.raises(TimeoutError):
@@ -45,6 +45,18 @@ async def test_a_full_buffer_makes_writers_wait(monkeypatch):
 
 async def test_batches_are_bounded(monkeypatch):
     monkeypatch.setattr(module, "BATCH_LINES", 2)
-    journal = Journal()
+    journal = Journal(1 << 20)
     await journal.write(["a", "b", "c"], channel="")
     assert [len(await journal.batch()), len(await journal.batch())] == [2, 1]
+
+
+async def test_output_beyond_the_limit_is_left_out_of_whoever_it_is_and_that_is_said_once():
+    journal = Journal(2 << 20)
+    await journal.output(["a"], channel="stdout", size=1 << 20)
+    # It is written while another program goes beyond.
+    await asyncio.gather(*(journal.output([text], channel="stderr", size=1 << 20) for text in ("b", "c", "d")))
+    await journal.output(["e"], channel="stdout", size=1)
+    await journal.write(["own"], channel="")
+    told = [(line.channel, line.text) for line in await journal.batch()]
+    said = "… more than 2 MiB of output: the rest is left out"
+    assert told == [("stdout", "a"), ("stderr", "b"), ("stderr", "c"), ("", said), ("", "own")]

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from shipoff.builder.images import reading
 from shipoff.builder.images.bases import base_of, by_digest, canonical, mirrored
 from shipoff.builder.images.buildx import Buildx, Request, platform_error
 from shipoff.builder.images.dockerfile import Bases, Facts, Generated, Refused, generate, operator_id
-from shipoff.builder.images.progress import Failure, Progress
+from shipoff.builder.images.progress import Failure, Line, Progress
 from shipoff.builder.images.settings import ImageSettings
 from shipoff.builder.journal import Journal
 from shipoff.builder.programs import Programs
@@ -244,15 +244,21 @@ class ImageBuild:
             attested=attested,
         )
         code: list[int] = []
-        told = _Told(self._site)
         async for raw in self._buildx.build(request, code):
             before = progress.step
-            await told.tell([(line.text, line.channel) for line in progress.feed(raw)])
+            await self._tell(progress.feed(raw))
             if progress.step != before:
                 self._site.on_step(progress.step)
-        await told.tell([(line.text, line.channel) for line in progress.end()])
+        await self._tell(progress.end())
         if code != [0]:
             raise _judged(progress, recipe)
+
+    async def _tell(self, lines: Iterable[Line]) -> None:
+        for line in lines:
+            if line.channel:
+                await self._site.journal.output([line.text], channel=line.channel, size=len(line.text) + 1)
+            else:
+                await self._site.journal.write([line.text], channel="")
 
     def _write_secrets(self) -> dict[str, Path]:
         """Every secret in a file of its own: id → file. An operator's file that cannot be read is left out."""
@@ -294,25 +300,6 @@ class ImageBuild:
             await self._site.journal.say(
                 "  warning: the image may run as root: end its Dockerfile with a numeric user, USER 10001"
             )
-
-
-class _Told:
-    """What of a build's output has been written to the log: beyond the limit it is left out."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._written = 0
-
-    async def tell(self, lines: list[tuple[str, str]]) -> None:
-        """Writes lines of (text, channel); the platform's own always."""
-        most = self._site.assignment.limits.output_bytes
-        for text, channel in lines:
-            within = self._written <= most
-            self._written += len(text) + 1 if channel else 0
-            if within or not channel:
-                await self._site.journal.write([text], channel=channel)
-            if within and self._written > most:
-                await self._site.journal.say(f"… more than {most >> 20} MiB of output: the rest is left out")
 
 
 def _judged(progress: Progress, recipe: _Recipe) -> BuildError:
