@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # What the tests of images need, for Debian and root: Docker Engine and Buildx of a newer Debian release, unpacked beside this
 # machine's own; runc, a registry and mmdebstrap of this one; the root file system that base images are made of.
-# Everything is kept in one folder, and made again only when this file changes.
+# Everything is kept in the folder `shipoff-tests` of SHIPOFF_TEST_TOOLS, and made again only when this file changes.
 set -euo pipefail
-tools=${SHIPOFF_TEST_TOOLS:-/var/cache/shipoff-tests}
+tools=${SHIPOFF_TEST_TOOLS:-/var/cache}/shipoff-tests
 made="$tools/$(sha256sum "${BASH_SOURCE[0]}" | cut -c1-16)"
 [[ -e "$made" ]] && exit 0
 if [[ $EUID -ne 0 ]] || ! command -v apt-get >/dev/null; then
-  echo "the tests of images need root and Debian's packages: they are skipped here" >&2
+  echo "a Docker Engine for the tests of images cannot be brought here: run this as root on Debian. Where it is missing," \
+    "make test leaves them out and CI fails" >&2
   exit 1
 fi
 

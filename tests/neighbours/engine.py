@@ -27,7 +27,8 @@ from typing import Any
 import psutil
 from neighbours.ports import free_port
 
-TOOLS = Path(os.environ.get("SHIPOFF_TEST_TOOLS", "/var/cache/shipoff-tests"))
+# Empty is as good as none, as in the script.
+TOOLS = Path(os.environ.get("SHIPOFF_TEST_TOOLS") or "/var/cache") / "shipoff-tests"
 _ENGINE = TOOLS / "engine" / "usr"
 BUILDX = _ENGINE / "libexec" / "docker" / "cli-plugins" / "docker-buildx"
 # The bridge leads nowhere, so that nothing of this machine's packet filter is changed.
