@@ -117,8 +117,14 @@ def establish(layout: Layout) -> Platform:
 
 
 def _objects_url(chosen: PlatformSettings, layout: Layout) -> str:
-    """A bucket that was chosen; a folder moves with the data folder."""
-    return chosen.objects_url if chosen.objects_url.startswith("s3://") else f"file://{layout.home / 'objects'}"
+    """A bucket that was chosen; a folder moves with the data folder. Raises InvalidInput for what is neither."""
+    if chosen.objects_url.startswith("s3://"):
+        return chosen.objects_url
+    if chosen.objects_url and not chosen.objects_url.startswith("file://"):
+        name = "SHIPOFF_OBJECTS_URL"
+        remedy = f"set {name} to s3://bucket/prefix, or leave it out: objects are files of the data folder then"
+        raise InvalidInput(f"{name}={chosen.objects_url} names no object store that is known", field=name, remedy=remedy)
+    return f"file://{layout.home / 'objects'}"
 
 
 def _kept_secret(layout: Layout, name: str, fresh: str) -> str:

@@ -176,3 +176,12 @@ def test_a_wrong_domain_is_refused(layout: Layout, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("SHIPOFF_BASE_DOMAIN", "Example.com/")
     with pytest.raises(InvalidInput, match="SHIPOFF_BASE_DOMAIN"):
         establish(layout)
+
+
+@pytest.mark.parametrize("url", ["gs://bucket", "/var/objects", "S3://bucket"])
+def test_an_object_store_of_no_known_kind_is_refused(layout: Layout, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("SHIPOFF_OBJECTS_URL", url)
+    with pytest.raises(InvalidInput, match=f"SHIPOFF_OBJECTS_URL={url}") as refused:
+        establish(layout)
+    assert refused.value.field == "SHIPOFF_OBJECTS_URL"
+    assert "s3://" in refused.value.remedy
