@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from shipoff.builder.journal import Journal
 from shipoff.common import errors
@@ -19,7 +20,6 @@ _HEARTBEAT_S = 2.0
 _FIRST_BACKOFF_S = 0.1
 _LONGEST_BACKOFF_S = 2.0
 _UPLOAD_S = 600.0
-_RECORD_S = 10.0
 # Batches on their way that are not stored yet: the service holds no more than these.
 _IN_FLIGHT = 16
 # After these there is nothing more to say: the attempt is unknown, or it is over.
@@ -53,6 +53,11 @@ class Link:
         self.memory_bytes = 0
         self._joined = False
 
+    @asynccontextmanager
+    async def _stub(self) -> AsyncIterator[build_pb2_grpc.BuilderServiceStub]:
+        async with channel(self._address) as opened:
+            yield build_pb2_grpc.BuilderServiceStub(opened)
+
     # What the build asks of it.
 
     async def plan(self, snapshot: build_pb2.Snapshot) -> build_pb2.PlanDecided:
@@ -76,8 +81,7 @@ class Link:
 
     async def fetch_source(self) -> AsyncIterator[bytes]:
         """The uploaded archive. Raises ShipoffError."""
-        async with channel(self._address) as opened:
-            stub = build_pb2_grpc.BuilderServiceStub(opened)
+        async with self._stub() as stub:
             request = build_pb2.FetchSourceRequest()
             async for part in stub.FetchSource(request, timeout=_UPLOAD_S, metadata=self._metadata):
                 yield part.chunk
@@ -90,8 +94,7 @@ class Link:
             async for chunk in chunks:
                 yield build_pb2.UploadArtifactRequest(chunk=chunk)
 
-        async with channel(self._address) as opened:
-            stub = build_pb2_grpc.BuilderServiceStub(opened)
+        async with self._stub() as stub:
             answer: build_pb2.UploadArtifactResponse = await stub.UploadArtifact(
                 parts(), timeout=_UPLOAD_S, metadata=self._metadata
             )
@@ -99,10 +102,9 @@ class Link:
 
     async def record_image(self, artifact: types_pb2.Artifact) -> types_pb2.Artifact:
         """Makes a pushed image the attempt's artifact. Raises ShipoffError."""
-        async with channel(self._address) as opened:
-            stub = build_pb2_grpc.BuilderServiceStub(opened)
+        async with self._stub() as stub:
             answer: build_pb2.RecordImageResponse = await stub.RecordImage(
-                build_pb2.RecordImageRequest(artifact=artifact), timeout=_RECORD_S, metadata=self._metadata
+                build_pb2.RecordImageRequest(artifact=artifact), metadata=self._metadata
             )
             return answer.artifact
 
@@ -135,8 +137,7 @@ class Link:
         self._outgoing.put_nowait(Message(hello=build_pb2.Hello(protocol=PROTOCOL)))
         speakers: list[asyncio.Task[None]] = []
         try:
-            async with channel(self._address) as opened:
-                stub = build_pb2_grpc.BuilderServiceStub(opened)
+            async with self._stub() as stub:
                 async for answer in stub.Session(self._requests(), timeout=None, metadata=self._metadata):
                     if answer.WhichOneof("message") == "job":
                         await self._resume(answer.job)

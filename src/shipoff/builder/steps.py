@@ -51,6 +51,8 @@ _QUIET = {
 }
 # The certificates that the machine trusts, as every other tool takes them: a company's own among them.
 _TRUST = {"UV_SYSTEM_CERTS": "true"}
+# 1980-01-01: the first day a zip file can name; the same in an image's build.
+EPOCH = "315532800"
 # What a build leaves has to work in another folder, and be the same the next time.
 _MOVABLE = {
     "UV_VENV_RELOCATABLE": "1",
@@ -58,8 +60,7 @@ _MOVABLE = {
     "UV_PYTHON_DOWNLOADS": "never",
     "POETRY_VIRTUALENVS_IN_PROJECT": "true",
     "PYTHONDONTWRITEBYTECODE": "1",
-    # 1980-01-01: the first day a zip file can name.
-    "SOURCE_DATE_EPOCH": "315532800",
+    "SOURCE_DATE_EPOCH": EPOCH,
 }
 # Inside the sandbox the caches and the work folder are mounts of their own: nothing can be linked from one to the other, and uv
 # warns at every install that it has tried.

@@ -24,9 +24,8 @@ from shipoff.builder.enclosure import Program
 from shipoff.builder.images.bases import mirrored
 from shipoff.builder.images.settings import ImageSettings
 from shipoff.builder.programs import Programs
+from shipoff.builder.steps import EPOCH
 
-# 1980-01-01: the first day a zip file can name; the same in native builds.
-EPOCH = "315532800"
 _BUILDER = "shipoff"
 _CHUNK_BYTES = 64 << 10
 _LINE_BYTES = 32 << 20

@@ -120,8 +120,9 @@ def generate(plan: types_pb2.Plan, facts: Facts) -> Generated:
         stages.files()
     else:
         stages.production()
+        source = stages.target
         stages.init()
-        stages.runtime()
+        stages.runtime(source)
     return Generated(stages.text(), _ignore(plan, built=stages.built), stages.target, stages.steps, stages.shown())
 
 
@@ -188,7 +189,7 @@ class _Stages:
         self.steps[name] = step.name
         if any(cache in self._facts.caches.values() for cache in step.caches):
             block.append("ARG TARGETARCH")
-        copied = [] if self.built else _manifests(step, self._plan.app_root, self.root)
+        copied = [] if self.built else _manifests(step, self._plan.app_root)
         if not self.built and not copied:
             copied = ['COPY [".", "/app/"]']
             self.built = True
@@ -246,16 +247,15 @@ class _Stages:
 
     def init(self) -> None:
         """Where the runtime's init comes from."""
-        self._before = self.target
         block = self._begin(self._facts.bases.runtime, "init")
         block += ["USER 0:0", f"RUN {_exec(['/bin/sh', '-c', _FIND_INIT])}"]
 
-    def runtime(self) -> None:
-        """The image: dependencies below the source where no step has mixed them, so that a change moves one layer."""
+    def runtime(self, source: str) -> None:
+        """The image, of that stage: dependencies below the source where no step has mixed them: a change moves one layer."""
         block = self._begin(self._facts.bases.runtime, "runtime")
         block.append(f"COPY --from=init {_INIT} {_INIT}")
-        if self._before != "base":
-            block.append(f"COPY --from={self._before} --chown={USER} {ROOT} {ROOT}")
+        if source != "base":
+            block.append(f"COPY --from={source} --chown={USER} {ROOT} {ROOT}")
         if not self.built:
             block.append(f'COPY --chown={USER} [".", "{ROOT}/"]')
         port = self._plan.port or PORT
@@ -289,7 +289,7 @@ def operator_id(name: str) -> str:
     return f"operator.{name}"
 
 
-def _manifests(step: types_pb2.PlanStep, app_root: str, root: str) -> list[str]:
+def _manifests(step: types_pb2.PlanStep, app_root: str) -> list[str]:
     """COPY of a step's inputs, folder by folder; none where one has a name that COPY would read as a pattern."""
     if not step.inputs or step.folder:
         return []
