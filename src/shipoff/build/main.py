@@ -79,11 +79,11 @@ async def _builders_served(listen: str, builders: BuilderServer) -> AsyncIterato
 
 
 def _detector(stub: detector_pb2_grpc.DetectorServiceStub, settings: BuildSettings) -> RemoteDetector:
-    return RemoteDetector(stub, builds_images=settings.executor == "buildkit")
+    return RemoteDetector(stub, builds_images=settings.builds_images)
 
 
 def _transfers(store: PostgresBuildStore, objects: ObjectStore, settings: BuildSettings) -> Transfers:
-    return Transfers(store, objects, settings.artifact_bytes, settings.registry if settings.executor == "buildkit" else "")
+    return Transfers(store, objects, settings.artifact_bytes, settings.registry if settings.builds_images else "")
 
 
 def _open_to_all(socket: Path) -> None:

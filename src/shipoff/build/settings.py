@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from shipoff.common.config import ServiceSettings, home, service_config
+from shipoff.common.config import ServiceSettings, home, listed, service_config
 from shipoff.common.sandbox import Mode
 
 _MIB = 1 << 20
@@ -88,12 +88,17 @@ class BuildSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.executor == "buildkit" and not self.registry:
+        if self.builds_images and not self.registry:
             raise ValueError("SHIPOFF_BUILD_EXECUTOR=buildkit needs SHIPOFF_BUILD_REGISTRY: where images are pushed to")
         for field, text in (("BASE_IMAGES", self.base_images), ("REGISTRY_MIRRORS", self.registry_mirrors)):
-            if any(not all(part.strip() for part in pair.partition("=")) for pair in pairs(text)):
+            if any(not all(part.strip() for part in pair.partition("=")) for pair in listed(text)):
                 raise ValueError(f"SHIPOFF_BUILD_{field} is a list of name=value with commas")
         return self
+
+    @property
+    def builds_images(self) -> bool:
+        """Whether builds leave images in a registry."""
+        return self.executor == "buildkit"
 
     @property
     def builder_address(self) -> str:
@@ -108,18 +113,13 @@ class BuildSettings(ServiceSettings):
     @property
     def allowed_hosts(self) -> tuple[str, ...]:
         """`allow_hosts`, one by one."""
-        return tuple(pairs(self.allow_hosts))
+        return tuple(listed(self.allow_hosts))
 
     def passed_environment(self) -> dict[str, str]:
         """The variables of this process that `pass_env` names; case does not matter, as with http_proxy."""
-        patterns = [pattern.strip().upper() for pattern in self.pass_env.split(",") if pattern.strip()]
+        patterns = [pattern.upper() for pattern in listed(self.pass_env)]
         return {
             name: value
             for name, value in os.environ.items()
             if any(fnmatch.fnmatchcase(name.upper(), pattern) for pattern in patterns)
         }
-
-
-def pairs(text: str) -> list[str]:
-    """The parts of a list with commas."""
-    return [pair.strip() for pair in text.split(",") if pair.strip()]

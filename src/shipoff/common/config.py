@@ -36,6 +36,11 @@ def load(kind: type[_Settings]) -> _Settings:
     return kind(_env_file=settings_file())
 
 
+def listed(text: str) -> list[str]:
+    """The entries of a list with commas; empty ones count for nothing."""
+    return [entry for part in text.split(",") if (entry := part.strip())]
+
+
 def service_config(service: str) -> SettingsConfigDict:
     """The settings behaviour of a service: frozen, prefix SHIPOFF_<SERVICE>_."""
     return SettingsConfigDict(env_prefix=f"SHIPOFF_{service.upper()}_", frozen=True, extra="ignore", populate_by_name=True)

@@ -6,7 +6,7 @@ import re
 
 from pydantic import Field, SecretStr, field_validator
 
-from shipoff.common.config import ServiceSettings, service_config
+from shipoff.common.config import ServiceSettings, listed, service_config
 
 _DOMAIN = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*")
 
@@ -36,7 +36,7 @@ class ProjectSettings(ServiceSettings):
     @property
     def allowed_hosts(self) -> tuple[str, ...]:
         """`allow_hosts`, one by one."""
-        return tuple(host.strip() for host in self.allow_hosts.split(",") if host.strip())
+        return tuple(listed(self.allow_hosts))
 
     @field_validator("base_domain")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from shipoff.common.config import ServiceSettings, service_config
+from shipoff.common.config import ServiceSettings, listed, service_config
 
 
 class WorkerSettings(ServiceSettings):
@@ -24,4 +24,4 @@ class WorkerSettings(ServiceSettings):
     @property
     def allowed(self) -> frozenset[str]:
         """The entries of `allow_hosts`, in lower case."""
-        return frozenset(entry.strip().lower() for entry in self.allow_hosts.split(",") if entry.strip())
+        return frozenset(listed(self.allow_hosts.lower()))

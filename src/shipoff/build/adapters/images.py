@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 from shipoff.build.adapters.assignment import Images
-from shipoff.build.settings import BuildSettings, pairs
+from shipoff.build.settings import BuildSettings
+from shipoff.common.config import listed
 
 _PROGRAM = "docker-buildx"
 # Where Docker's command line looks for plugins (docs.docker.com, cli-plugins).
@@ -21,7 +22,7 @@ _PLUGINS = (
 
 def images(settings: BuildSettings) -> Images | None:
     """None where builds are native. Without buildx its place is empty, and builders say so."""
-    if settings.executor == "native":
+    if not settings.builds_images:
         return None
     home = Path.home() / ".docker"
     logins = settings.registry_logins or str(home / "config.json")
@@ -37,7 +38,7 @@ def images(settings: BuildSettings) -> Images | None:
         base_images=_mapping(settings.base_images),
         mirrors=_mapping(settings.registry_mirrors),
         network=settings.image_network,
-        platforms=tuple(pairs(settings.platforms)),
+        platforms=tuple(listed(settings.platforms)),
         provenance=settings.provenance,
         sbom_generator="" if settings.sbom_generator == "off" else settings.sbom_generator,
     )
@@ -49,5 +50,5 @@ def _found(home: Path) -> str:
 
 
 def _mapping(text: str) -> dict[str, str]:
-    split = (pair.partition("=") for pair in pairs(text))
+    split = (pair.partition("=") for pair in listed(text))
     return {name.strip(): value.strip() for name, _, value in split}

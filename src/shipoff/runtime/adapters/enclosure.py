@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from shipoff.common import sandbox
+from shipoff.common.config import listed
 from shipoff.runtime.adapters import proctable
 from shipoff.runtime.adapters.sessions import MARK
 
@@ -47,8 +48,8 @@ def sandbox_for(program: str, search_path: str, *, private: Sequence[Path], shar
     return sandbox.Sandbox(program, hidden, shown, tuple(_shared_folders(shared)))
 
 
-def _shared_folders(listed: str) -> Iterator[str]:
-    for part in filter(None, map(str.strip, listed.split(","))):
+def _shared_folders(text: str) -> Iterator[str]:
+    for part in listed(text):
         if Path(part).is_dir():
             yield str(Path(part).resolve())
         else:
