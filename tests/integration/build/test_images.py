@@ -200,10 +200,11 @@ async def test_pages_are_files_for_the_edge_under_either_executor(yard, name):
 
 async def test_only_the_output_directory_is_taken_and_one_that_is_missing_is_told_with_those_that_are_there(yard):
     beside = "mkfifo pipe; ln -s /etc/passwd link; mkdir -p 'my site'; echo '<html>' > 'my site/index.html'"
-    source = {"web/app.json": "{}"}
+    folder = "it's a $web"
+    source = {f"{folder}/app.json": "{}"}
 
     def settings(output: str) -> types_pb2.BuildSettings:
-        return types_pb2.BuildSettings(root_directory="web", build_command=beside, output_directory=output)
+        return types_pb2.BuildSettings(root_directory=folder, build_command=beside, output_directory=output)
 
     _, result = await built(yard, source, settings=settings("my site"))
     assert await yard.files(result.artifact) == {"index.html": b"<html>\n"}
@@ -238,8 +239,8 @@ async def test_a_secret_asked_for_as_a_build_argument_is_refused(yard):
 
 
 async def test_a_step_sees_its_secrets_and_a_changed_one_runs_it_again(yard, engine):
-    settings = types_pb2.BuildSettings(build_command="echo seen ${#API_TOKEN} $API_TOKEN")
-    source = {"Procfile": PROCFILE}
+    settings = types_pb2.BuildSettings(root_directory="my app", build_command="echo seen ${#API_TOKEN} $API_TOKEN")
+    source = {"my app/Procfile": PROCFILE}
     first, one = await built(yard, source, variables=VARIABLES, settings=settings)
     same, _ = await built(yard, source, variables=VARIABLES, settings=settings)
     changed, _ = await built(yard, source, variables={**VARIABLES, "API_TOKEN": "longer-than-it-was-before"}, settings=settings)
