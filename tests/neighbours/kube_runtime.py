@@ -116,7 +116,7 @@ class Ground:
         """A runtime beside the block; what it brought about outlives it."""
         timeout = httpx2.Timeout(self._timeout_s)
         client = AsyncClient(config=self.client.config, timeout=timeout, trust_env=False)
-        api, wishes = Api(client), Wishes(self._sealer, self.cluster)
+        api, wishes = Api(client, platform=self.cluster.platform), Wishes(self._sealer, self.cluster)
         reconcilers: list[Reconciler] = []
         driver = KubernetesDriver(api, wishes, clock=self.clock, on_change=lambda one: reconcilers[0].wake(one))  # noqa: PLW0108 - filled below
         reconciler = Reconciler(self.store, driver, policy=replace(self.policy, **policy), clock=self.clock)

@@ -48,6 +48,8 @@ class KubernetesSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SHIPOFF_KUBERNETES_", frozen=True, extra="ignore", populate_by_name=True)
 
+    # Platforms that share a cluster each have a name of their own, and touch nothing of the others'.
+    platform: str = Field(default="shipoff", pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")
     # The class of the apps' Ingress objects ("traefik", "nginx", …); empty: none are made.
     ingress_class: str = "traefik"
     # Where the ingress controller runs.

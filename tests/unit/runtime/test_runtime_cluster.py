@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import pytest
+from pydantic import ValidationError
 
 from shipoff.runtime.adapters.kubernetes import cluster_of
 from shipoff.runtime.settings import KubernetesSettings
 
 SET = {
+    "platform": "shipoff-two",
     "ingress_class": "nginx",
     "ingress_namespace": "ingress-nginx",
     "cluster_issuer": "letsencrypt",
@@ -36,3 +38,9 @@ def test_what_the_operator_sets_is_what_the_manifests_are_made_with(monkeypatch:
 @pytest.mark.parametrize("grace_s", [0.0, 0.2])
 def test_an_instance_has_at_least_a_second_to_end(grace_s: float) -> None:
     assert cluster_of(KubernetesSettings(), grace_s=grace_s).grace_s == 1
+
+
+@pytest.mark.parametrize("name", ["", "Two", "a b", "-", "a" * 64])
+def test_a_platform_s_name_is_a_dns_label(name: str) -> None:
+    with pytest.raises(ValidationError):
+        KubernetesSettings(platform=name)

@@ -20,6 +20,8 @@ PORT = 8080
 class ClusterSettings:
     """One cluster's settings. What they are unless the operator says otherwise is in settings.KubernetesSettings."""
 
+    # Tells this platform from others on the same cluster.
+    platform: str
     ingress_class: str
     # Where the ingress controller's pods run: the only ones from outside the project that reach an app.
     ingress_namespace: str

@@ -73,5 +73,5 @@ def _ingress(release: Release) -> Ingress:
 
 def _metadata(release: Release) -> ObjectMeta:
     names = release.names
-    labels = marks.owner_labels(release.workload)
+    labels = marks.owner_labels(release.workload, release.cluster.platform)
     return ObjectMeta(name=names.environment, namespace=names.namespace, labels=labels)

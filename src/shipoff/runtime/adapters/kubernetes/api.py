@@ -20,7 +20,7 @@ from lightkube.types import PatchType
 
 from shipoff.common.errors import DeadlineExceeded, Exhausted, InvalidInput, PermanentError, TemporaryError, Unavailable
 from shipoff.runtime.manifests import Object
-from shipoff.runtime.manifests.marks import MANAGED_BY, MANAGER
+from shipoff.runtime.manifests.marks import MANAGER, platform_labels
 
 _Result = TypeVar("_Result")
 
@@ -41,8 +41,9 @@ class Gone(Exception):
 class Api:
     """Calls to one cluster."""
 
-    def __init__(self, client: AsyncClient) -> None:
+    def __init__(self, client: AsyncClient, *, platform: str) -> None:
         self._client = client
+        self._own = platform_labels(platform)
         # Its overloads know single kinds only.
         self._any: Any = client
         # Nothing is asked before this time of the loop's clock: the server said so.
@@ -103,7 +104,7 @@ class Api:
         """Everything of a kind that is the platform's, and the version at which that is so."""
 
         async def collected() -> tuple[list[Any], str]:
-            listing = self._any.list(kind, chunk_size=500, labels={MANAGED_BY: MANAGER}, **_everywhere(kind))
+            listing = self._any.list(kind, chunk_size=500, labels=self._own, **_everywhere(kind))
             found = [one async for one in listing]
             return found, listing.resourceVersion
 
@@ -111,9 +112,7 @@ class Api:
 
     async def watch(self, kind: type[Any], version: str) -> AsyncIterator[tuple[str, Any]]:
         """What happens from that version on. Raises Gone when it is time to list again, TemporaryError."""
-        events = self._any.watch(
-            kind, labels={MANAGED_BY: MANAGER}, resource_version=version, server_timeout=WATCH_S, **_everywhere(kind)
-        )
+        events = self._any.watch(kind, labels=self._own, resource_version=version, server_timeout=WATCH_S, **_everywhere(kind))
         iterator = aiter(events)
         try:
             while True:
