@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from neighbours.build import plan_of
-from neighbours.kube_builds import PATIENCE_S, said, until
+from neighbours.kube_builds import PATIENCE_S, REAL, said, until
 
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.types.v1 import types_pb2
@@ -75,3 +75,22 @@ async def test_a_next_attempt_takes_the_place_of_the_one_before(yard, site):
     results = {one.attempt: one for one in await yard.results(deployment_id)}
     assert results[1].failure == events_pb2.BUILD_FAILURE_CANCELLED
     await until(site.empty, "something of the build is left on the cluster")
+
+
+async def test_a_build_sees_nothing_of_its_builders_and_of_the_cluster(yard):
+    looks = [
+        "env | grep -q -e ASSIGNMENT -e KUBERNETES && echo LEAKED environment; echo looked",
+        "ls /var/run/secrets/kubernetes.io 2>/dev/null && echo LEAKED credentials; echo looked",
+    ]
+    if REAL:
+        looks += [
+            "cat /proc/1/environ /proc/1/mem 2>/dev/null && echo LEAKED builder; echo looked",
+            "touch /opt/x /usr/x 2>/dev/null && echo LEAKED image; test $(id -u) = 10001 || echo LEAKED account; echo looked",
+            "grep -q 'Seccomp:.2' /proc/self/status || echo LEAKED calls; echo looked",
+            "grep -q 'CapBnd:.0000000000000000' /proc/self/status || echo LEAKED capabilities; echo looked",
+        ]
+    deployment_id = await yard.start({"app.json": plan_of(*looks, "echo x >made.txt")})
+    result = await yard.result(deployment_id, timeout_s=PATIENCE_S)
+    assert isinstance(result, events_pb2.BuildSucceeded), result
+    said = [line.text for line in await yard.lines(deployment_id) if line.channel]
+    assert said == ["looked"] * len(looks)
