@@ -72,7 +72,11 @@ class Api:
         known = {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid}
         part = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": known, "spec": {"replicas": replicas}}
         how: dict[str, Any] = {"patch_type": PatchType.APPLY, "field_manager": _AUTOSCALED, "force": True}
-        return await self._call(lambda: self._client.patch(Deployment, meta.name, part, namespace=meta.namespace, **how))
+        try:
+            return await self._call(lambda: self._client.patch(Deployment, meta.name, part, namespace=meta.namespace, **how))
+        except InvalidInput as error:
+            # Another of the same name by now: its uid cannot be changed to the one that was known. Nothing else is wrong here.
+            raise Unavailable(error.message) from error
 
     async def delete(self, kind: type[Object], name: str, namespace: str) -> None:
         """Deletes it with what it owns; nothing when it is gone."""
