@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -43,7 +42,9 @@ class Authority:
         names += [x509.DNSName(service + IDENTITY_SUFFIX) for service in services]
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "-".join(services) or "nobody")])
         usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        builder = _builder(subject, self._name, key, days=days).add_extension(x509.SubjectAlternativeName(names), critical=False)
+        builder = _builder(subject, self._name, key, days=days).add_extension(
+            x509.SubjectAlternativeName(names), critical=False
+        )
         certificate = builder.add_extension(x509.ExtendedKeyUsage(usage), critical=False).sign(self._key, hashes.SHA256())
         folder.mkdir(exist_ok=True)
         files = Files(folder / "tls.crt", folder / "tls.key", folder / "ca.crt")
@@ -72,4 +73,4 @@ def _builder(
 def _replace(path: Path, content: bytes) -> None:
     fresh = path.with_suffix(".fresh")
     fresh.write_bytes(content)
-    os.replace(fresh, path)
+    fresh.replace(path)

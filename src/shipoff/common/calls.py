@@ -91,12 +91,13 @@ _UNSET: Any = object()
 
 # What a caller shows and believes; another object when that has changed. None: calls are in clear.
 Credentials = Callable[[], grpc.ChannelCredentials | None]
+_Opens = Callable[[grpc.ChannelCredentials | None], grpc.aio.Channel]
 
 
 class _Connection:
     """The channel to a peer; another one for calls from now on when the credentials have changed."""
 
-    def __init__(self, open_with: Callable[[grpc.ChannelCredentials | None], grpc.aio.Channel], credentials: Credentials) -> None:
+    def __init__(self, open_with: _Opens, credentials: Credentials) -> None:
         self._open_with = open_with
         self._credentials = credentials
         self._shown = credentials()

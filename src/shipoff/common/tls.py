@@ -7,11 +7,11 @@ taken without a restart: by a server with the next handshake, by a caller with i
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import grpc
 import structlog
@@ -91,7 +91,9 @@ class Certificates:
             shown = self._pem
             return _configuration(shown)
 
-        return grpc.dynamic_ssl_server_credentials(_configuration(shown), changed, require_client_authentication=True)
+        # None, for "as it was", is missing in the stubs.
+        fetch = cast(Callable[[], grpc.ServerCertificateConfiguration], changed)
+        return grpc.dynamic_ssl_server_credentials(_configuration(shown), fetch, require_client_authentication=True)
 
     def _refresh(self) -> None:
         """Reads again what has changed. What cannot be read is told, and the former kept."""

@@ -154,11 +154,11 @@ async def test_a_unix_socket_needs_no_certificate(authority, tmp_path, become, s
 async def test_builders_hold_no_certificate(authority, tmp_path, become):
     become(authority.issue(tmp_path / "build", "build"))
     address = f"localhost:{free_port()}"
-    async with serving(address, [(build_pb2_grpc.add_BuilderServiceServicer_to_server, Builders())]):
-        async with calls.channel(address) as opened:
-            with pytest.raises(errors.NotFound, match="reached"):
-                async for _ in build_pb2_grpc.BuilderServiceStub(opened).FetchSource(build_pb2.FetchSourceRequest()):
-                    pass
+    added = [(build_pb2_grpc.add_BuilderServiceServicer_to_server, Builders())]
+    async with serving(address, added), calls.channel(address) as opened:
+        with pytest.raises(errors.NotFound, match="reached"):
+            async for _ in build_pb2_grpc.BuilderServiceStub(opened).FetchSource(build_pb2.FetchSourceRequest()):
+                pass
 
 
 async def test_health_is_served_in_clear_where_probes_look(authority, tmp_path, become, monkeypatch):
@@ -168,7 +168,7 @@ async def test_health_is_served_in_clear_where_probes_look(authority, tmp_path, 
     async with serving(f"localhost:{free_port()}", [(DETECTOR, Detector())]), calls.channel(probed) as opened:
         answer = await health_pb2_grpc.HealthStub(opened).Check(health_pb2.HealthCheckRequest())
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
-        with pytest.raises(errors.Internal, match="(?i)method not found"):
+        with pytest.raises(errors.Internal, match=r"(?i)method not found"):
             await detect(detector_pb2_grpc.DetectorServiceStub(opened))
 
 
