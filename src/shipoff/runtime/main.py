@@ -20,8 +20,9 @@ from shipoff.contracts.types.v1 import types_pb2
 from shipoff.runtime.adapters.agent import AgentOptions, LogAgent
 from shipoff.runtime.adapters.enclosure import sandbox_for
 from shipoff.runtime.adapters.postgres import PostgresStore
-from shipoff.runtime.adapters.process import ProcessDriver, ProcessOptions
+from shipoff.runtime.adapters.process import ProcessDriver
 from shipoff.runtime.adapters.release import Releases
+from shipoff.runtime.adapters.spawning import ProcessOptions, Spawner
 from shipoff.runtime.domain import Policy
 from shipoff.runtime.handlers import Handlers
 from shipoff.runtime.ports import Driver
@@ -105,8 +106,8 @@ async def _on_this_machine(
         search_path=settings.search_path,
     )
     releases = Releases(options.folder, objects)
-    sealer = Sealer(settings.master_key.get_secret_value())
-    driver = ProcessDriver(options, releases, sealer, on_change=wake)
+    spawner = Spawner(options, releases, Sealer(settings.master_key.get_secret_value()))
+    driver = ProcessDriver(spawner, releases, on_change=wake)
     shipping = AgentOptions(unshipped_bytes=settings.unshipped_log_bytes)
     async with (
         driver.running_here(),
