@@ -17,7 +17,7 @@ import structlog
 from lightkube.models.core_v1 import ContainerStateTerminated
 from lightkube.resources.core_v1 import Pod
 
-from shipoff.common.errors import ShipoffError, TemporaryError
+from shipoff.common.errors import InvalidInput, ShipoffError, TemporaryError
 from shipoff.runtime.adapters.feeds import Feed
 from shipoff.runtime.adapters.kubernetes.api import Api
 from shipoff.runtime.adapters.kubernetes.desired import Wishes
@@ -45,6 +45,9 @@ class KubernetesRunner:
 
     @asynccontextmanager
     async def running(self, workload: Workload, command: Command, instance: Instance | None) -> AsyncIterator[_OwnPod]:
+        if command.has_input:
+            remedy = "run it in an instance: shipoff exec -i"
+            raise InvalidInput("a pod of its own reads no input", field="has_input", remedy=remedy)
         release = self._wishes.release(workload)
         name = f"command-{secrets.token_hex(6)}"
         pod = command_pod(release, name, command.argv, limit_s=command.limit_s, held_until=self._clock() + _HELD_S)
