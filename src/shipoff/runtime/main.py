@@ -23,6 +23,7 @@ from shipoff.runtime.adapters.postgres import PostgresStore
 from shipoff.runtime.adapters.process import ProcessDriver, ProcessOptions
 from shipoff.runtime.adapters.release import Releases
 from shipoff.runtime.domain import Policy
+from shipoff.runtime.gitops_settings import GitOpsSettings, check
 from shipoff.runtime.handlers import Handlers
 from shipoff.runtime.ports import Driver
 from shipoff.runtime.reconciler import Reconciler
@@ -47,6 +48,8 @@ async def running(settings: RuntimeSettings | None = None, *, policy: Policy | N
     """
     settings = settings or config.load(RuntimeSettings)
     cluster = config.load(KubernetesSettings) if settings.driver == "kubernetes" else None
+    gitops = config.load(GitOpsSettings)
+    check(gitops, driver=settings.driver, mode=cluster.mode if cluster else "direct")
     policy = policy or _policy(settings, cluster)
     clock = steady_clock()
     await migrate("runtime", settings.database_url)
@@ -61,7 +64,7 @@ async def running(settings: RuntimeSettings | None = None, *, policy: Policy | N
             reconciler.wake(deployment_id)
 
         if cluster is not None:
-            driver: Driver = await stack.enter_async_context(_on_cluster(settings, cluster, clock=clock, wake=wake))
+            driver: Driver = await stack.enter_async_context(_on_cluster(settings, cluster, gitops, clock=clock, wake=wake))
         else:
             objects = await stack.enter_async_context(ObjectStore.open(settings.objects_url))
             driver = await stack.enter_async_context(_on_this_machine(settings, objects, streams, wake=wake))
@@ -117,12 +120,20 @@ async def _on_this_machine(
 
 @asynccontextmanager
 async def _on_cluster(
-    settings: RuntimeSettings, cluster: KubernetesSettings, *, clock: Callable[[], float], wake: Callable[[str], None]
+    settings: RuntimeSettings,
+    cluster: KubernetesSettings,
+    gitops: GitOpsSettings,
+    *,
+    clock: Callable[[], float],
+    wake: Callable[[str], None],
 ) -> AsyncIterator[Driver]:
     """The driver `kubernetes`, on the cluster that KUBECONFIG names or that this process runs in."""
     # Its typed client takes half a second to load, which one machine has no use for.
     from shipoff.runtime.adapters.kubernetes import on_cluster
 
     sealer = Sealer(settings.master_key.get_secret_value())
-    async with on_cluster(cluster, sealer, grace_s=settings.grace_s, clock=clock, on_change=wake) as driver:
+    copies = config.home() / "gitops"
+    async with on_cluster(
+        cluster, sealer, grace_s=settings.grace_s, clock=clock, on_change=wake, gitops=gitops, copies=copies
+    ) as driver:
         yield driver
