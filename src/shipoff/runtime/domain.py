@@ -169,6 +169,8 @@ class Instance:
     generation: int = 0
     host: str = "127.0.0.1"
     port: int = 0
+    # The address is that of all its environment's instances, or of what stands before them: nobody's alone.
+    shared: bool = False
     pid: int = 0
     # Tells a process from a later one with the same pid; the driver's own notation.
     process_started: str = ""

@@ -35,7 +35,7 @@ async def on_cluster(
 
     Raises lightkube.core.exceptions.ConfigError when there is neither.
     """
-    api = Api(AsyncClient())
+    api = Api(AsyncClient(), platform=settings.platform)
     try:
         driver = KubernetesDriver(api, Wishes(sealer, cluster_of(settings, grace_s=grace_s)), clock=clock, on_change=on_change)
         async with driver.following():
