@@ -33,6 +33,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{- define "shipoff.grpcPort" -}}50051{{- end -}}
 {{- define "shipoff.probePort" -}}50052{{- end -}}
+{{/* Where builders that are Jobs find the build service. */}}
+{{- define "shipoff.buildersPort" -}}50053{{- end -}}
 {{/* The gateway's HTTP, and the edge's. */}}
 {{- define "shipoff.httpPort" -}}8081{{- end -}}
 {{- define "shipoff.edgePort" -}}8080{{- end -}}
@@ -62,6 +64,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- if and (eq .Values.objects.kind "external") .Values.objects.external.keys (not .Values.existingSecret) }}
 {{- fail "objects.external.keys needs existingSecret: a Secret with s3-access-key-id and s3-secret-access-key; or set it to false" }}
+{{- end }}
+{{- if and .Values.build.jobs.namespace (eq .Values.build.jobs.namespace .Release.Namespace) }}
+{{- fail "build.jobs.namespace has to be another than the release's: builds run what people upload" }}
 {{- end }}
 {{- if and (eq .Values.objects.kind "folder") (ne .Values.mode "single") }}
 {{- fail "objects.kind=folder needs mode=single: a folder is one pod's" }}
@@ -203,9 +208,22 @@ resources: {requests: {storage: {{ .size }}}}
 {{- end -}}
 {{- if or (eq .service "runtime") (eq .service "single") -}}
 {{- $_ := set $all "SHIPOFF_RUNTIME_DRIVER" "kubernetes" -}}
+{{- $_ := set $all "SHIPOFF_KUBERNETES_PLATFORM" $.Values.platformName -}}
 {{- $_ := set $all "SHIPOFF_KUBERNETES_INGRESS_CLASS" (ternary $.Values.ingress.className "" $.Values.ingress.enabled) -}}
 {{- $_ := set $all "SHIPOFF_KUBERNETES_INGRESS_NAMESPACE" $.Values.ingress.namespace -}}
 {{- $_ := set $all "SHIPOFF_KUBERNETES_CLUSTER_ISSUER" (ternary $.Values.ingress.tls.clusterIssuer "" $tls) -}}
+{{- end -}}
+{{- if and $.Values.build.jobs.namespace (or (eq .service "build") (eq .service "single")) -}}
+{{- with $.Values.build.jobs -}}
+{{- $_ := set $all "SHIPOFF_KUBERNETES_PLATFORM" $.Values.platformName -}}
+{{- $_ := set $all "SHIPOFF_BUILD_BUILDERS" "kubernetes" -}}
+{{- $_ := set $all "SHIPOFF_BUILD_JOB_NAMESPACE" .namespace -}}
+{{- $_ := set $all "SHIPOFF_BUILD_JOB_IMAGE" (.image | default (include "shipoff.image" $)) -}}
+{{- $_ := set $all "SHIPOFF_BUILD_JOB_PULL_SECRET" .pullSecret -}}
+{{- $_ := set $all "SHIPOFF_BUILD_BUILDER_LISTEN" (printf "0.0.0.0:%s" (include "shipoff.buildersPort" $)) -}}
+{{- $service := ternary "single" "build" (eq $.Values.mode "single") -}}
+{{- $_ := set $all "SHIPOFF_BUILD_JOB_ADDRESS" (printf "%s-%s.%s.svc:%s" (include "shipoff.name" $) $service $.Release.Namespace (include "shipoff.buildersPort" $)) -}}
+{{- end -}}
 {{- end -}}
 {{- if ne .service "single" -}}
 {{- $_ := set $all (printf "SHIPOFF_%s_LISTEN" (upper .service)) (printf "0.0.0.0:%s" (include "shipoff.grpcPort" $)) -}}
@@ -224,11 +242,16 @@ resources: {requests: {storage: {{ .size }}}}
 {{- toYaml (mergeOverwrite $all (deepCopy $.Values.settings) (deepCopy $own)) -}}
 {{- end -}}
 
+{{/* A setting as text: a large number is no 8.5e+09. */}}
+{{- define "shipoff.text" -}}
+{{- if and (kindIs "float64" .) (eq . (floor .)) -}}{{ printf "%.0f" . }}{{- else -}}{{ toString . }}{{- end -}}
+{{- end -}}
+
 {{/* The environment of a service's container: (dict "root" $ "service" …). */}}
 {{- define "shipoff.environment" -}}
 {{- $needs := get (.root.Files.Get "files/services.yaml" | fromYaml) .service | default dict -}}
 {{- range $name, $value := include "shipoff.derived" . | fromYaml }}
-- {name: {{ $name }}, value: {{ $value | toString | quote }}}
+- {name: {{ $name }}, value: {{ include "shipoff.text" $value | quote }}}
 {{- end }}
 - name: SHIPOFF_POD_NAMESPACE
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}

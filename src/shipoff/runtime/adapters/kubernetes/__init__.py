@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from lightkube import AsyncClient
-
+from shipoff.common.kubernetes import connected
 from shipoff.common.sealing import Sealer
 from shipoff.runtime.adapters.kubernetes.api import Api
 from shipoff.runtime.adapters.kubernetes.desired import Wishes
@@ -35,7 +34,7 @@ async def on_cluster(
 
     Raises lightkube.core.exceptions.ConfigError when there is neither.
     """
-    api = Api(AsyncClient(), platform=settings.platform)
+    api = Api(connected(), platform=settings.platform)
     try:
         driver = KubernetesDriver(api, Wishes(sealer, cluster_of(settings, grace_s=grace_s)), clock=clock, on_change=on_change)
         async with driver.following():
