@@ -34,6 +34,8 @@ class RuntimeSettings(ServiceSettings):
     grace_s: float = 10.0
     # Output that could not be shipped yet; beyond it the oldest is dropped and counted.
     unshipped_log_bytes: int = 64 << 20
+    # So many commands (`shipoff run`, `shipoff exec`) run at the same time; of one project at most four.
+    commands_at_once: int = Field(default=16, ge=1)
     # Apps run inside bubblewrap: "auto" where it works, "required" or the service does not start, "off".
     sandbox: Mode = Field(default="auto", validation_alias="SHIPOFF_SANDBOX")
     # Folders of this machine that apps may write to as far as their accounts may, separated by commas; inside bubblewrap there

@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 from shipoff.common.kubernetes import connected
 from shipoff.common.sealing import Sealer
 from shipoff.runtime.adapters.kubernetes.api import Api
+from shipoff.runtime.adapters.kubernetes.commands import KubernetesRunner
 from shipoff.runtime.adapters.kubernetes.desired import Wishes
 from shipoff.runtime.adapters.kubernetes.driver import KubernetesDriver
 from shipoff.runtime.manifests import ClusterSettings
 from shipoff.runtime.settings import KubernetesSettings
 
-__all__ = ["KubernetesDriver", "cluster_of", "on_cluster"]
+__all__ = ["KubernetesDriver", "KubernetesRunner", "cluster_of", "on_cluster"]
 
 
 def cluster_of(settings: KubernetesSettings, *, grace_s: float) -> ClusterSettings:
@@ -29,15 +30,16 @@ async def on_cluster(
     grace_s: float,
     clock: Callable[[], float],
     on_change: Callable[[str], None],
-) -> AsyncIterator[KubernetesDriver]:
+) -> AsyncIterator[tuple[KubernetesDriver, KubernetesRunner]]:
     """The driver on the cluster that KUBECONFIG names, or that this process runs in; it follows the cluster meanwhile.
 
     Raises lightkube.core.exceptions.ConfigError when there is neither.
     """
     api = Api(connected(), platform=settings.platform)
     try:
-        driver = KubernetesDriver(api, Wishes(sealer, cluster_of(settings, grace_s=grace_s)), clock=clock, on_change=on_change)
+        wishes = Wishes(sealer, cluster_of(settings, grace_s=grace_s))
+        driver = KubernetesDriver(api, wishes, clock=clock, on_change=on_change)
         async with driver.following():
-            yield driver
+            yield driver, KubernetesRunner(api, wishes)
     finally:
         await api.close()
