@@ -48,7 +48,7 @@ def connected() -> AsyncClient:
     if config is None or config.user is None:
         raise ConfigError("the configuration names no cluster, or nobody to be there")
     trusted = verify_cluster(config.cluster, config.user, config.abs_file)
-    # Since Python 3.13 an authority must say what its key is for, and many clusters' do not. Who signed is checked all the same.
+    # Since Python 3.13 an authority must say what its key is for, and many clusters' do not. Who signed is checked as ever.
     trusted.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return AsyncClient(config, transport=httpx2.AsyncHTTPTransport(verify=trusted))
 
