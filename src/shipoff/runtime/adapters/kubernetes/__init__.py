@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from lightkube import AsyncClient
-
+from shipoff.common.kubernetes import connected
 from shipoff.common.sealing import Sealer
 from shipoff.runtime.adapters.kubernetes.api import Api
 from shipoff.runtime.adapters.kubernetes.commands import KubernetesRunner
@@ -43,7 +42,7 @@ async def on_cluster(
     With a repository in `gitops` what it wants is committed there; `copies` is for copies of repositories on servers.
     Raises lightkube.core.exceptions.ConfigError when there is neither cluster, and InvalidInput for a wrong certificate.
     """
-    api = Api(AsyncClient(), platform=settings.platform)
+    api = Api(connected(), platform=settings.platform)
     try:
         wishes = Wishes(sealer, cluster_of(settings, grace_s=grace_s))
         driver = _kind(settings, gitops, copies)(api, wishes, clock=clock, on_change=on_change)
