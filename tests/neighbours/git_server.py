@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 _AUTHOR = {
@@ -73,6 +74,16 @@ class GitServer:
         self.git("push", "--quiet", str(self.root / f"{name}.git"), f"refs/tags/{tag}", folder=work)
 
 
+def _chunks(stream: BinaryIO) -> bytes:
+    """A body in chunks (RFC 9112, 7.1), as libgit2 pushes."""
+    body = b""
+    while size := int(stream.readline().split(b";")[0], 16):
+        body += stream.read(size)
+        stream.readline()
+    stream.readline()
+    return body
+
+
 def _handler(server: list[GitServer]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         """One request, handed to http-backend as a CGI program (RFC 3875)."""
@@ -84,7 +95,8 @@ def _handler(server: list[GitServer]) -> type[BaseHTTPRequestHandler]:
             self._serve(b"")
 
         def do_POST(self) -> None:
-            self._serve(self.rfile.read(int(self.headers.get("content-length", 0))))
+            chunked = self.headers.get("transfer-encoding", "") == "chunked"
+            self._serve(_chunks(self.rfile) if chunked else self.rfile.read(int(self.headers.get("content-length", 0))))
 
         def _serve(self, body: bytes) -> None:
             git = server[0]

@@ -127,8 +127,10 @@ class Store:
         """Server-side apply: fields that this manager applied before and leaves out now go; others' are a conflict."""
         kind, namespace, name = key
         live, uid = self.objects.get(key), wanted["metadata"].pop("uid", None)
-        if uid is not None and (live is None or live["metadata"]["uid"] != uid):
-            raise Refused(409, f"Precondition failed: UID in precondition: {uid}")
+        if uid is not None and live is None:
+            raise Refused(409, f"uid mismatch: the provided object specified uid {uid}, and no existing object was found")
+        if uid is not None and live is not None and live["metadata"]["uid"] != uid:
+            raise Refused(422, f'{kind} "{name}" is invalid: metadata.uid: Invalid value: "{uid}": field is immutable')
         leaves = dict(_leaves({k: v for k, v in wanted.items() if k not in ("apiVersion", "kind")}))
         if live is None:
             self._admit(kind, namespace, name)
@@ -255,6 +257,8 @@ class KubeApi:
     async def _carry_out(self, request: Request) -> Response:
         kind, namespace, name, sub = _parsed(request.url.path)
         if request.method == "GET" and sub == "log":
+            if "follow" in request.query_params:
+                return StreamingResponse(self._follow(namespace, name), media_type="text/plain")
             return self._log(namespace, name, previous="previous" in request.query_params)
         if request.method == "GET" and not name:
             return self._many(request, kind, namespace)
@@ -287,6 +291,21 @@ class KubeApi:
         if ("pods", namespace, name) not in self.store.objects:
             raise Refused(404, f'pods "{name}" not found')
         return PlainTextResponse("\n".join(self.logs.get(name, [])))
+
+    async def _follow(self, namespace: str, name: str) -> AsyncIterator[bytes]:
+        """What a pod writes, until it has ended."""
+        sent = 0
+        while True:
+            lines = self.logs.get(name, [])
+            for line in lines[sent:]:
+                yield f"{line}\n".encode()
+            sent = len(lines)
+            pod = self.store.objects.get(("pods", namespace, name))
+            if pod is None or pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.05), self.store.changed:
+                    await self.store.changed.wait()
 
     def _many(self, request: Request, kind: str, namespace: str) -> Response:
         selector = request.query_params.get("labelSelector", "")

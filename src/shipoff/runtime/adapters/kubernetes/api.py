@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import httpx2
@@ -18,8 +18,8 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Pod, PodLog
 from lightkube.types import PatchType
 
-from shipoff.common.errors import Unavailable
-from shipoff.common.kubernetes import Absent, Cluster
+from shipoff.common.errors import InvalidInput, Unavailable
+from shipoff.common.kubernetes import Absent, Cluster, translated
 from shipoff.runtime.manifests import Object
 from shipoff.runtime.manifests.marks import MANAGER, platform_labels
 
@@ -61,7 +61,11 @@ class Api:
         known = {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid}
         part = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": known, "spec": {"replicas": replicas}}
         how: dict[str, Any] = {"patch_type": PatchType.APPLY, "field_manager": _AUTOSCALED, "force": True}
-        return await self._call(lambda: self._client.patch(Deployment, meta.name, part, namespace=meta.namespace, **how))
+        try:
+            return await self._call(lambda: self._client.patch(Deployment, meta.name, part, namespace=meta.namespace, **how))
+        except InvalidInput as error:
+            # Another of the same name by now: its uid cannot be changed to the one that was known. Nothing else is wrong here.
+            raise Unavailable(error.message) from error
 
     async def delete(self, kind: type[Object], name: str, namespace: str) -> None:
         """Deletes it with what it owns; nothing when it is gone."""
@@ -69,10 +73,49 @@ class Api:
         with contextlib.suppress(Absent):
             await self._call(lambda: self._any.delete(kind, name, **place))
 
+    async def annotate(self, kind: type[Any], name: str, namespace: str, notes: dict[str, str]) -> None:
+        """Adds annotations that are for somebody else to read; nothing when it is gone."""
+        part = {"metadata": {"annotations": notes}}
+        with contextlib.suppress(Absent):
+            await self._call(lambda: self._any.patch(kind, name, part, namespace=namespace, patch_type=PatchType.MERGE))
+
     async def delete_pod(self, name: str, namespace: str, *, grace_s: int | None = None) -> None:
         """Ends a pod; nothing when it is gone."""
         with contextlib.suppress(Absent):
             await self._call(lambda: self._client.delete(Pod, name, namespace=namespace, grace_period=grace_s))
+
+    async def pod(self, name: str, namespace: str) -> Pod | None:
+        """A pod as it is now; None when it is gone."""
+        with contextlib.suppress(Absent):
+            return await self._call(lambda: self._client.get(Pod, name, namespace=namespace))
+        return None
+
+    async def annotate_pod(self, name: str, namespace: str, annotations: dict[str, str]) -> None:
+        """Sets annotations of a pod that is there. Raises TemporaryError, PermanentError."""
+        meta = {"name": name, "namespace": namespace, "annotations": annotations}
+        part = {"apiVersion": "v1", "kind": "Pod", "metadata": meta}
+        how: dict[str, Any] = {"patch_type": PatchType.APPLY, "field_manager": MANAGER + "-held", "force": True}
+        await self._call(lambda: self._client.patch(Pod, name, part, namespace=namespace, **how))
+
+    async def follow_log(self, pod: str, namespace: str) -> AsyncGenerator[bytes, None]:
+        """What a pod's container writes, from the beginning to its end. Raises TemporaryError, PermanentError."""
+        requests: Any = self._client._client
+        request = requests.prepare_request("get", PodLog, name=pod, namespace=namespace, params={"follow": "true"})
+        built = requests.build_adapter_request(request)
+        # It may say nothing for as long as it likes.
+        built.extensions["timeout"] = {**built.extensions.get("timeout", {}), "read": None}
+        try:
+            answer = await requests.send(built, stream=True)
+            try:
+                if answer.status_code != 200:
+                    await answer.aread()
+                    raise Unavailable(f"the log of pod {pod} cannot be read: {answer.status_code} {answer.text.strip()[:200]}")
+                async for chunk in answer.aiter_bytes():
+                    yield chunk
+            finally:
+                await answer.aclose()
+        except httpx2.HTTPError as error:
+            raise translated(error) from error
 
     async def last_lines(self, pod: str, namespace: str, *, previous: bool, count: int) -> tuple[str, ...]:
         """The last lines that a pod's container wrote, or the run before it; none where there is nothing to be had."""
