@@ -33,7 +33,7 @@ async def conduct(assignment: Assignment) -> bool:
     files = TenantFiles(assignment.uid)
     programs = Programs(journal, assignment)
     watch = Watch(programs, files, assignment.limits, assignment.work_folder)
-    link = Link(assignment.address, assignment.token, journal, patience_s=assignment.patience_s)
+    link = Link(assignment.address, assignment.token, journal, patience_s=assignment.patience_s, authority=assignment.authority)
     shop = Workshop(assignment, link, journal, programs, files, watch)
     async with _running(link) as session:
         try:

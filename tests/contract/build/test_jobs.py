@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+from neighbours.authority import Authority
 from neighbours.build import plan_of
 from neighbours.kube_builds import PATIENCE_S, REAL, said, until
 
@@ -94,3 +96,17 @@ async def test_a_build_sees_nothing_of_its_builders_and_of_the_cluster(yard):
     assert isinstance(result, events_pb2.BuildSucceeded), result
     said = [line.text for line in await yard.lines(deployment_id) if line.channel]
     assert said == ["looked"] * len(looks)
+
+
+@pytest.fixture
+def certified(tmp_path, monkeypatch) -> None:
+    """The build service has a certificate."""
+    files = Authority().issue(tmp_path / "certificates", "build")
+    for name in ("certificate", "key", "ca"):
+        monkeypatch.setenv(f"SHIPOFF_TLS_{name.upper()}", str(getattr(files, name)))
+
+
+async def test_where_services_have_certificates_a_pod_is_told_whom_to_believe(certified, yard, fake):
+    deployment_id = await yard.start({"app.json": plan_of("echo x >made.txt")})
+    result = await yard.result(deployment_id, timeout_s=PATIENCE_S)
+    assert isinstance(result, events_pb2.BuildSucceeded), result
