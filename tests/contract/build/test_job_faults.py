@@ -177,3 +177,12 @@ async def test_a_look_at_builders_asks_the_api_nothing(yard, fake):
     asked = len(fake.requests)
     await said(yard, deployment_id, "begun")
     assert len(fake.requests) == asked
+
+
+@pytest.mark.parametrize("job_settings", [{"PREPARE": "false"}])
+async def test_a_namespace_that_is_yours_to_make_is_missed_by_name_and_left_alone(yard, fake, site):
+    result = await yard.result(await yard.start(ENDLESS))
+    assert result.failure == events_pb2.BUILD_FAILURE_PLATFORM
+    assert f"there is no namespace {site.namespace}" in result.reason
+    assert "SHIPOFF_BUILD_JOB_PREPARE" in result.reason
+    assert not [path for method, path in fake.requests if method == "PATCH"]
