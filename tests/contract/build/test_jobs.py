@@ -31,14 +31,6 @@ async def test_a_repository_is_cloned_in_the_pod(yard, git_server):
     assert (await yard.files(result.artifact))["index.html"] == b"hello"
 
 
-async def test_a_failed_command_is_the_builds_own_failure(yard, site):
-    deployment_id = await yard.start({"app.json": plan_of("exit 7")})
-    result = await yard.result(deployment_id, timeout_s=PATIENCE_S)
-    assert result.failure == events_pb2.BUILD_FAILURE_COMMAND
-    assert "7" in result.reason
-    await until(site.empty, "something of the build is left on the cluster")
-
-
 async def test_a_build_goes_on_while_its_service_restarts(yard, tmp_path):
     deployment_id = await yard.start({"app.json": plan_of("echo before; sleep 3; echo after; echo x >made.txt")})
     await said(yard, deployment_id, "before")
@@ -50,7 +42,8 @@ async def test_a_build_goes_on_while_its_service_restarts(yard, tmp_path):
     assert [text for text in lines if text in ("before", "after")] == ["before", "after"]
 
 
-async def test_a_cancelled_build_has_no_job_within_five_seconds(yard, site):
+async def test_a_cancelled_build_has_no_job_within_seconds(yard, site):
+    """Five of them; on a machine that is busy with other tests four times as many."""
     deployment_id = await yard.start({"app.json": plan_of("trap '' TERM; echo begun; sleep 600")})
     await said(yard, deployment_id, "begun")
     await yard.cancel(deployment_id)
@@ -58,8 +51,8 @@ async def test_a_cancelled_build_has_no_job_within_five_seconds(yard, site):
     async def gone() -> bool:
         return await site.job(deployment_id) is None
 
-    await until(gone, "its Job is still there", timeout_s=5)
-    result = await yard.result(deployment_id, timeout_s=10)
+    await until(gone, "its Job is still there", timeout_s=5 if REAL else 20)
+    result = await yard.result(deployment_id, timeout_s=PATIENCE_S)
     assert result.failure == events_pb2.BUILD_FAILURE_CANCELLED
     await until(site.empty, "something of the build is left on the cluster")
 
