@@ -158,8 +158,8 @@ class Reconciler:
 
     async def stop_builders(self) -> None:
         """Ends every builder; the next service finds their attempts lost."""
-        for attempt in await self._store.unfinished():
-            await self._launcher.stop(attempt.ref, attempt.process)
+        attempts = await self._store.unfinished()
+        await asyncio.gather(*(self._launcher.stop(one.ref, one.process) for one in attempts))
 
     async def close(self) -> None:
         """Lets what is under way come to its end."""
