@@ -29,12 +29,12 @@ from shipoff.common.lifecycle import looping
 from shipoff.common.sandbox import Sandbox, exit_code
 from shipoff.common.sealing import Sealer
 from shipoff.contracts.types.v1 import types_pb2
-from shipoff.runtime.adapters import launch, probes, proctable
+from shipoff.runtime.adapters import launch, once, probes, proctable
 from shipoff.runtime.adapters.enclosure import OWN_PROCESSES, Enclosed, enclosed, group_to_ask, is_monitor
 from shipoff.runtime.adapters.logfiles import LogFiles
 from shipoff.runtime.adapters.release import Releases
 from shipoff.runtime.adapters.sessions import MARK, alone, end, exit_words, send
-from shipoff.runtime.domain import Instance, InstanceKey, InstanceState, Observation, Observed, Probe, Workload, filled
+from shipoff.runtime.domain import RELEASE, Instance, InstanceKey, InstanceState, Observation, Observed, Probe, Workload, filled
 
 _HOST = "127.0.0.1"
 _OPEN_FILES = 65_536
@@ -151,7 +151,7 @@ class ProcessDriver:
         raise Exhausted("no port is free for another instance", retry_after_s=5.0, remedy="stop what is not needed")
 
     async def start(self, workload: Workload, instance: Instance) -> None:
-        if instance.key in self._runs:
+        if instance.key in self._runs or (instance.once and once.read(self._record_of(workload))[0]):
             return
         await self._releases.prepare(workload)
         argv = next((p.argv for p in workload.processes if p.name == instance.key.process), ())
@@ -176,8 +176,9 @@ class ProcessDriver:
         stdout, stderr = self._logs.create(workload, key, uid)
         try:
             with enclosed(self._options.sandbox, command, environment, own=own, folder=folder) as around:
+                kept = _kept(self._record_of(workload)) if key.process == RELEASE else []
                 child = subprocess.Popen(
-                    _launching(uid, around), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, cwd=folder,
+                    [*kept, *_launching(uid, around)], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, cwd=folder,
                     env=dict(around.environment), start_new_session=True, pass_fds=around.descriptors,
                 )  # fmt: skip
         except OSError as error:
@@ -188,6 +189,10 @@ class ProcessDriver:
         entry = proctable.entry(child.pid)
         started, around_it = entry.started if entry else "", self._options.sandbox is not None
         return _Run(child.pid, started, child, memory_bytes=workload.memory_bytes, enclosed=around_it)
+
+    def _record_of(self, workload: Workload) -> str:
+        """Where it is written down how the release command ended: in the platform's folder, not in the tenant's."""
+        return str(self._releases.of(workload.deployment_id) / "release-command")
 
     def _environment(self, workload: Workload, instance: Instance, folder: Path) -> dict[str, str]:
         """A clean base, the user's variables over it, and over both what the platform decides."""
@@ -248,13 +253,25 @@ class ProcessDriver:
     async def _look(self, workload: Workload, instance: Instance, probe: Probe | None) -> Observation | None:
         run = self._runs.get(instance.key)
         if run is None:
-            return None
+            return self._recorded(workload, instance) if instance.once else None
         run.memory_bytes = workload.memory_bytes
         if run.exit is None:
             await self._check(instance.key, run)
         if run.exit is None:
             return Observation(True, run.pid, run.started, probe=probe, excess=run.excess)
+        if instance.once and (recorded := self._recorded(workload, instance)):
+            return recorded
         return Observation(False, exit=run.exit, last_lines=self._logs.tail(instance.key))
+
+    def _recorded(self, workload: Workload, instance: Instance) -> Observation | None:
+        """How a release command ended that does not run, as it was written down; None: it was never begun."""
+        begun, code = once.read(self._record_of(workload))
+        if not begun:
+            return None
+        if code is None:
+            return Observation(False, lost=True)
+        words = exit_words(exit_code(code) if self._options.sandbox is not None else code)
+        return Observation(False, exit=words, well=code == 0, last_lines=self._logs.tail(instance.key))
 
     async def _check(self, key: InstanceKey, run: _Run) -> None:
         """Notices an end; what the process leaves behind is ended too, before anyone starts its successor."""
@@ -340,6 +357,11 @@ def _launching(uid: int | None, around: Enclosed) -> list[str]:
     account, processes = ("-", "-") if uid is None else (str(uid), str(_ACCOUNT_PROCESSES))
     script = [sys.executable, "-I", "-S", launch.__file__]
     return [*script, account, str(_OPEN_FILES), processes, str(around.before), "--", *around.argv]
+
+
+def _kept(record: str) -> list[str]:
+    """What stands before a command that is run once."""
+    return [sys.executable, "-I", "-S", once.__file__, record, "--"]
 
 
 def _leader(family: Sequence[proctable.Entry]) -> proctable.Entry | None:
