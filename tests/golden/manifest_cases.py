@@ -15,8 +15,8 @@ from shipoff.runtime.manifests import (
     Object,
     Release,
     project_objects,
-    release_objects,
     route_objects,
+    running_objects,
 )
 from shipoff.runtime.settings import KubernetesSettings
 
@@ -64,6 +64,11 @@ CASES: dict[str, tuple[Workload, Configured, ClusterSettings]] = {
     ),
     "worker": (replace(WEB, processes=(Process("worker", ("work",)),), hosts=()), Configured({}, "v3"), CLUSTER),
     "image-alone": (replace(WEB, processes=(Process("web", ()),), health_path="", port=80), Configured(), CLUSTER),
+    "release-command": (
+        replace(WEB, processes=(*WEB.processes, Process("release", ("manage", "migrate"))), release_timeout_s=900.0, hosts=()),
+        Configured({}, "v5"),
+        CLUSTER,
+    ),
     "hostile": (HOSTILE, Configured({"A": "'\"\n$(B) {{ x }}"}, "v4"), replace(CLUSTER, read_only_root=False)),
 }
 
@@ -72,7 +77,7 @@ def objects(name: str) -> list[Object]:
     """Everything of a case, in the order in which it is applied."""
     workload, configured, cluster = CASES[name]
     release = Release(workload, configured, cluster)
-    return [*project_objects(workload, release.names, cluster), *release_objects(release), *route_objects(release)]
+    return [*project_objects(workload, release.names, cluster), *running_objects(release), *route_objects(release)]
 
 
 def rendered(name: str) -> str:

@@ -1,7 +1,7 @@
 """The cluster behind the small API: Deployments bring pods within the quota, and pods do what their commands say.
 
-`httpd …` serves, `sleep …` never answers, `sh -c "… exit N"` fails; an image whose digest is all zeros cannot be pulled, and
-there is no node for more than 64 GiB.
+`httpd …` serves, `sleep …` never answers, `sh -c "… exit N"` ends so, over and over where it is started again; an image whose
+digest is all zeros cannot be pulled, and there is no node for more than 64 GiB.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class Nodes:
     def _react(self, event: str, kind: str, obj: Json) -> None:
         if kind == "deployments":
             self._soon(self._deployed(obj))
+        elif kind == "pods" and event == "ADDED" and "owner" not in obj["metadata"].get("annotations", {}):
+            self._soon(self._live(obj))
         elif kind == "pods" and event == "MODIFIED" and "deletionTimestamp" in obj["metadata"]:
             self._soon(self._end(obj))
         elif kind == "pods" and (event == "DELETED" or _is_ready(obj)):
@@ -63,7 +65,7 @@ class Nodes:
 
     async def _pod_changed(self, pod: Json) -> None:
         meta = pod["metadata"]
-        owner = self.api.store.objects.get(("deployments", meta["namespace"], meta["annotations"]["owner"]))
+        owner = self.api.store.objects.get(("deployments", meta["namespace"], _owner(pod)))
         if owner is not None:
             await self._deployed(owner)
 
@@ -73,7 +75,7 @@ class Nodes:
         gone = store.objects.get(("deployments", meta["namespace"], meta["name"])) is not deployment
         template = deployment["spec"]["template"]
         version = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:8]
-        pods = [one for one in store.of("pods", meta["namespace"]) if one["metadata"]["annotations"]["owner"] == meta["name"]]
+        pods = [one for one in store.of("pods", meta["namespace"]) if _owner(one) == meta["name"]]
         live = [one for one in pods if "deletionTimestamp" not in one["metadata"]]
         new = [one for one in live if one["metadata"]["annotations"]["version"] == version]
         wanted = 0 if gone else deployment["spec"]["replicas"]
@@ -143,11 +145,15 @@ class Nodes:
             await asyncio.sleep(self.again_s)
             self.api.logs[name] = _said(script)
             waiting = {"reason": "CrashLoopBackOff", "message": "back-off"}
+            if pod["spec"].get("restartPolicy") == "Never":
+                over = {"phase": "Failed" if ended["exitCode"] else "Succeeded"}
+                return self._say(pod, _status({"terminated": ended}, restarts) | over)
             self._say(pod, _status({"terminated": ended}, restarts))
             await asyncio.sleep(self.again_s)
             self._say(pod, _status({"waiting": waiting}, restarts, last={"terminated": ended}))
             await asyncio.sleep(self.again_s)
             restarts += 1
+        return None
 
     def _is_there(self, pod: Json) -> bool:
         meta = pod["metadata"]
@@ -187,6 +193,11 @@ def _status(state: Json, restarts: int, *, ready: bool = False, last: Json | Non
     }  # fmt: skip
     conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
     return {"phase": "Running", "conditions": conditions, "containerStatuses": [container]}
+
+
+def _owner(pod: Json) -> str:
+    """The Deployment that brought it; empty: it came alone."""
+    return str(pod["metadata"].get("annotations", {}).get("owner", ""))
 
 
 def _is_ready(pod: Json) -> bool:

@@ -93,7 +93,7 @@ class Release:
 
 
 def release_objects(release: Release) -> list[Object]:
-    """The configuration first: what runs refers to it."""
+    """The configuration first: what runs refers to it. Without what runs, as long as its release command has not ended."""
     workload, names = release.workload, release.names
     objects: list[Object] = [
         ConfigMap(metadata=_metadata(release, names.config), data=release.config, immutable=True),
@@ -104,7 +104,7 @@ def release_objects(release: Release) -> list[Object]:
             type="Opaque",
         ),
     ]
-    for process in workload.runnable:
+    for process in () if workload.releasing else workload.runnable:
         objects.append(_deployment(release, process))
         if _is_autoscaled(release, process):
             objects.append(_autoscaler(release, process))
@@ -147,7 +147,7 @@ def _deployment(release: Release, process: Process) -> Deployment:
         spec=DeploymentSpec(
             replicas=None if _is_autoscaled(release, process) else release.replicas(process),
             selector=LabelSelector(matchLabels=selector),
-            template=PodTemplateSpec(metadata=template, spec=_pod(release, process)),
+            template=PodTemplateSpec(metadata=template, spec=pod_spec(release, process)),
             strategy=DeploymentStrategy(
                 type="RollingUpdate", rollingUpdate=RollingUpdateDeployment(maxSurge=1, maxUnavailable=0)
             ),
@@ -157,7 +157,8 @@ def _deployment(release: Release, process: Process) -> Deployment:
     )
 
 
-def _pod(release: Release, process: Process) -> PodSpec:
+def pod_spec(release: Release, process: Process) -> PodSpec:
+    """What a process runs as."""
     cluster = release.cluster
     return PodSpec(
         serviceAccountName=ACCOUNT,

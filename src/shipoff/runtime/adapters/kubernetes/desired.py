@@ -18,8 +18,8 @@ from shipoff.runtime.manifests import (
     Object,
     Release,
     project_objects,
-    release_objects,
     route_objects,
+    running_objects,
 )
 from shipoff.runtime.manifests.marks import APPLIED
 
@@ -62,7 +62,7 @@ class Wishes:
                 shape,
                 release.names,
                 _fingerprints(project_objects(shape, release.names, self._cluster)),
-                _fingerprints(release_objects(release)),
+                _fingerprints(running_objects(release)),
                 _fingerprints(route_objects(release)),
             )
             self._known[workload.deployment_id] = known
@@ -91,7 +91,7 @@ class Wishes:
         """The project's, the release's and the environment's."""
         release = self._opened(_shape(workload))
         project = project_objects(release.workload, release.names, self._cluster)
-        return project, release_objects(release), route_objects(release)
+        return project, running_objects(release), route_objects(release)
 
     def _opened(self, workload: Workload) -> Release:
         sealed = types_pb2.SealedVariables.FromString(workload.variables)
