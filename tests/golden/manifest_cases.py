@@ -15,9 +15,10 @@ from shipoff.runtime.manifests import (
     Object,
     Release,
     project_objects,
+    release_objects,
     route_objects,
-    running_objects,
 )
+from shipoff.runtime.manifests.release_command import release_command_pod
 from shipoff.runtime.settings import KubernetesSettings
 
 MANIFESTS = Path(__file__).with_name("manifests")
@@ -77,7 +78,9 @@ def objects(name: str) -> list[Object]:
     """Everything of a case, in the order in which it is applied."""
     workload, configured, cluster = CASES[name]
     release = Release(workload, configured, cluster)
-    return [*project_objects(workload, release.names, cluster), *running_objects(release), *route_objects(release)]
+    command = [release_command_pod(release)] if workload.releasing else []
+    around = project_objects(workload, release.names, cluster)
+    return [*around, *release_objects(release), *command, *route_objects(release)]
 
 
 def rendered(name: str) -> str:

@@ -1,7 +1,7 @@
 """The cluster behind the small API: Deployments bring pods within the quota, and pods do what their commands say.
 
-`httpd …` serves, `sleep …` never answers, `sh -c "… exit N"` ends so, over and over where it is started again; an image whose
-digest is all zeros cannot be pulled, and there is no node for more than 64 GiB.
+`httpd …` serves, `sleep …` never answers, `sh -c "… exit N"` fails; an image whose digest is all zeros cannot be pulled, and
+there is no node for more than 64 GiB.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neighbours.kube_api import Json, KubeApi
+from neighbours.kube_pods import NO_IMAGE, CommandPod
 
 _NODE_MEBI = 64 << 10
 _SELECTOR = "shipoff.dev/release"
-NO_IMAGE = "sha256:" + "0" * 64
 
 
 @dataclass
@@ -54,18 +54,18 @@ class Nodes:
     def _react(self, event: str, kind: str, obj: Json) -> None:
         if kind == "deployments":
             self._soon(self._deployed(obj))
-        elif kind == "pods" and event == "ADDED" and "owner" not in obj["metadata"].get("annotations", {}):
-            self._soon(self._live(obj))
         elif kind == "pods" and event == "MODIFIED" and "deletionTimestamp" in obj["metadata"]:
             self._soon(self._end(obj))
-        elif kind == "pods" and (event == "DELETED" or _is_ready(obj)):
+        elif kind == "pods" and event == "ADDED" and "owner" not in obj["metadata"].get("annotations", {}):
+            self._soon(CommandPod(self.api, obj).run())
+        elif kind == "pods" and "owner" in obj["metadata"].get("annotations", {}) and (event == "DELETED" or _is_ready(obj)):
             self._soon(self._pod_changed(obj))
         elif kind == "namespaces" and event == "MODIFIED" and "deletionTimestamp" in obj["metadata"]:
             self._soon(self._empty(obj["metadata"]["name"]))
 
     async def _pod_changed(self, pod: Json) -> None:
         meta = pod["metadata"]
-        owner = self.api.store.objects.get(("deployments", meta["namespace"], _owner(pod)))
+        owner = self.api.store.objects.get(("deployments", meta["namespace"], meta["annotations"]["owner"]))
         if owner is not None:
             await self._deployed(owner)
 
@@ -145,15 +145,11 @@ class Nodes:
             await asyncio.sleep(self.again_s)
             self.api.logs[name] = _said(script)
             waiting = {"reason": "CrashLoopBackOff", "message": "back-off"}
-            if pod["spec"].get("restartPolicy") == "Never":
-                over = {"phase": "Failed" if ended["exitCode"] else "Succeeded"}
-                return self._say(pod, _status({"terminated": ended}, restarts) | over)
             self._say(pod, _status({"terminated": ended}, restarts))
             await asyncio.sleep(self.again_s)
             self._say(pod, _status({"waiting": waiting}, restarts, last={"terminated": ended}))
             await asyncio.sleep(self.again_s)
             restarts += 1
-        return None
 
     def _is_there(self, pod: Json) -> bool:
         meta = pod["metadata"]
@@ -181,6 +177,10 @@ class Nodes:
             self.api.store.delete(("namespaces", "", namespace))
 
 
+def _owner(pod: Json) -> str:
+    return str(pod["metadata"].get("annotations", {}).get("owner", ""))
+
+
 def _said(script: str) -> list[str]:
     """What a command echoes."""
     return [found.strip() for found in re.findall(r"echo ([^;>]*)", script)]
@@ -193,11 +193,6 @@ def _status(state: Json, restarts: int, *, ready: bool = False, last: Json | Non
     }  # fmt: skip
     conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
     return {"phase": "Running", "conditions": conditions, "containerStatuses": [container]}
-
-
-def _owner(pod: Json) -> str:
-    """The Deployment that brought it; empty: it came alone."""
-    return str(pod["metadata"].get("annotations", {}).get("owner", ""))
 
 
 def _is_ready(pod: Json) -> bool:

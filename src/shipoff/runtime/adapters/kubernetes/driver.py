@@ -12,62 +12,84 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import structlog
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod, Secret, Service
 
 from shipoff.common.errors import InvalidInput
 from shipoff.common.failpoints import crossing
-from shipoff.runtime.adapters.kubernetes import command
+from shipoff.common.lifecycle import looping
+from shipoff.runtime.adapters.kubernetes import release_command
 from shipoff.runtime.adapters.kubernetes.api import Api
+from shipoff.runtime.adapters.kubernetes.commands import is_left_over
 from shipoff.runtime.adapters.kubernetes.desired import Desired, Key, Wishes, applied, key_of
 from shipoff.runtime.adapters.kubernetes.mirror import OWNED, Mirror, is_leaving
 from shipoff.runtime.adapters.kubernetes.pods import PodRun, assign, read
 from shipoff.runtime.domain import RELEASE as RELEASE_COMMAND
 from shipoff.runtime.domain import Instance, InstanceKey, InstanceState, Observation, Observed, Probe, Workload
 from shipoff.runtime.manifests.cluster import PORT
-from shipoff.runtime.manifests.command import command_name
 from shipoff.runtime.manifests.marks import DEPLOYMENT, ENVIRONMENT, RELEASE
 from shipoff.runtime.manifests.names import dns_label
-from shipoff.runtime.manifests.route import SERVICE_PORT
+from shipoff.runtime.manifests.release_command import release_command_name, release_command_pod
 
 _LINES = 5
 _KILL_GRACE_S = 1
+_COLLECT_S = 10.0
 # Pods have no process id that means anything here; instances that run carry this one.
 _RUNS = 1
 
 
+log = structlog.get_logger()
+
+
 class KubernetesDriver:
     """`ports.Driver` on a cluster. `on_change` is called with a deployment's id when something of it changed."""
+
+    # What it follows besides the workloads' own objects.
+    also: tuple[type[Any], ...] = ()
 
     def __init__(self, api: Api, wishes: Wishes, *, clock: Callable[[], float], on_change: Callable[[str], None]) -> None:
         self._api = api
         self._wishes = wishes
         self._clock = clock
         self._on_change = on_change
-        self._mirror = Mirror(api, on_change=self._changed)
+        self._mirror = Mirror(api, on_change=self._changed, also=self.also)
         # By deployment: the pod that each of its instances was last seen to be.
         self._pods: dict[str, dict[InstanceKey, str]] = {}
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[KubernetesDriver]:
         """Follows the cluster beside the block. What runs on it outlives the block."""
-        async with self._mirror.following():
+        async with self._mirror.following(), looping("collect commands", self._collect, every_s=_COLLECT_S):
             yield self
+
+    async def _collect(self) -> None:
+        """Removes pods of commands that nobody follows any more."""
+        for pod in self._mirror.everywhere(Pod):
+            if is_left_over(pod, self._clock()):
+                _, namespace, name = key_of(pod)
+                await self._api.delete_pod(name, namespace, grace_s=1)
+                log.info("a command's pod was left over", pod=name, namespace=namespace)
 
     async def running(self) -> Collection[InstanceKey]:
         """None that could be unknown: pods carry no run's number. What belongs to a workload goes with the workload."""
         return ()
 
     async def place(self, instance: Instance, *, taken: Collection[int]) -> Instance:
-        """The Service's address: the instances of an environment share it, and the cluster spreads requests over them."""
+        """The address that an environment's instances share: the cluster spreads requests over them."""
         desired = self._wishes.known(instance.key.deployment_id)
         if desired is None or not instance.serves:
             return replace(instance, host="", port=0)
-        return replace(instance, host=f"{desired.names.environment}.{desired.names.namespace}.svc", port=SERVICE_PORT)
+        host, port = desired.address
+        return replace(instance, host=host, port=port, shared=True)
 
     async def start(self, workload: Workload, instance: Instance) -> None:
         await self.arrange(workload)
+        desired = self._wishes.of(workload)
+        if instance.once and release_command.run_of(workload, desired, self._mirror) is None:
+            self._mirror.put(await self._api.apply(release_command_pod(self._wishes.release(workload))))
+            crossing("release command begun")
 
     async def arrange(self, workload: Workload) -> None:
         """Applies what is missing or another than wanted, then removes what is wanted no more."""
@@ -78,8 +100,8 @@ class KubernetesDriver:
         project, release, _ = self._wishes.objects(workload)
         await self._apply(desired, project[:1])
         scalers = [one for one in release if isinstance(one, HorizontalPodAutoscaler)]
-        deployments = [one for one in release if isinstance(one, (Deployment, Pod))]
-        running = (Deployment, HorizontalPodAutoscaler, Pod)
+        deployments = [one for one in release if isinstance(one, Deployment)]
+        running = (Deployment, HorizontalPodAutoscaler)
         await self._apply(desired, [*project[1:], *(one for one in release if not isinstance(one, running))])
         await self._hand_over(scalers)
         await self._apply(desired, deployments)
@@ -119,8 +141,8 @@ class KubernetesDriver:
     def _differs(self, desired: Desired, key: Key, fingerprint: str) -> bool:
         kind, namespace, name = key
         there = self._mirror.get(kind, namespace, name)
-        if there is None or kind is Pod:
-            return there is None
+        if there is None:
+            return True
         return applied(there) != fingerprint and not _owner(there) > desired.deployment_id
 
     def _is_astray(self, desired: Desired) -> bool:
@@ -156,7 +178,7 @@ class KubernetesDriver:
         if desired is None:
             return
         if key.process == RELEASE_COMMAND:
-            name = command_name(desired.shape, desired.names)
+            name = release_command_name(desired.shape, desired.names)
             await self._api.delete_pod(name, desired.names.namespace, grace_s=grace_s)
         elif not desired.shape.wanted:
             await self._prune(desired, (), (HorizontalPodAutoscaler, Deployment))
@@ -167,7 +189,8 @@ class KubernetesDriver:
         desired = self._wishes.known(deployment_id)
         if desired is None:
             return
-        await self._prune(desired, (), (*OWNED, Pod))
+        await self._prune(desired, (), OWNED)
+        await self._api.delete_pod(release_command_name(desired.shape, desired.names), desired.names.namespace)
         await self._tidy(desired)
 
     async def _tidy(self, desired: Desired) -> None:
@@ -207,7 +230,7 @@ class KubernetesDriver:
             own = [one for one in instances if one.key.process == process.name]
             seen |= await self._look(workload, desired, own, probe)
         for one in [one for one in instances if one.once and one.state is not InstanceState.WAITING]:
-            observation = await command.look(workload, desired, one, mirror=self._mirror, api=self._api)
+            observation = await release_command.look(workload, desired, one, mirror=self._mirror, api=self._api)
             seen |= {one.key: observation} if observation is not None else {}
         residue = workload.wanted or self._leaves_residue(workload, desired)
         self._let_go(workload.deployment_id, instances if residue else ())
@@ -292,7 +315,7 @@ class KubernetesDriver:
 
     def _trouble(self, workload: Workload, desired: Desired) -> str:
         """Why Kubernetes makes no pods, in its words, or cannot start the release command's."""
-        if workload.releasing and (run := command.run_of(workload, desired, self._mirror)) is not None:
+        if workload.releasing and (run := release_command.run_of(workload, desired, self._mirror)) is not None:
             return run.obstacle
         for one in self._owned(desired, (Deployment,)):
             for condition in (one.status.conditions or ()) if one.status else ():
@@ -301,7 +324,11 @@ class KubernetesDriver:
         return ""
 
     def _leaves_residue(self, workload: Workload, desired: Desired) -> bool:
-        if self._owned(desired, (*OWNED, Pod)) or any(self._runs(workload, desired, one.name) for one in workload.runnable):
+        if (
+            self._owned(desired)
+            or release_command.run_of(workload, desired, self._mirror)
+            or any(self._runs(workload, desired, one.name) for one in workload.runnable)
+        ):
             return True
         if self._is_empty(desired):
             return self._mirror.get(Namespace, "", desired.names.namespace) is not None

@@ -9,7 +9,7 @@ from shipoff.runtime.adapters.kubernetes.desired import Desired
 from shipoff.runtime.adapters.kubernetes.mirror import Mirror
 from shipoff.runtime.adapters.kubernetes.pods import PodRun, read
 from shipoff.runtime.domain import Instance, Observation, Workload
-from shipoff.runtime.manifests.command import command_name
+from shipoff.runtime.manifests.release_command import release_command_name
 
 _LINES = 5
 # Pods have no process id that means anything here.
@@ -18,7 +18,7 @@ _RUNS = 1
 
 def run_of(workload: Workload, desired: Desired, mirror: Mirror) -> PodRun | None:
     """The pod in a few words, unless it is gone or on its way out."""
-    pod = mirror.get(Pod, desired.names.namespace, command_name(workload, desired.names))
+    pod = mirror.get(Pod, desired.names.namespace, release_command_name(workload, desired.names))
     return None if pod is None else read(pod, workload.memory_bytes)
 
 
