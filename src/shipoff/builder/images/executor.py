@@ -244,6 +244,7 @@ class ImageBuild:
             replaced=recipe.replaced,
             arguments=recipe.arguments,
             attested=attested,
+            no_cache=self._job.no_cache,
         )
         code: list[int] = []
         async for raw in self._buildx.build(request, code):
