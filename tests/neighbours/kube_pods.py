@@ -11,6 +11,10 @@ from typing import Any
 Json = dict[str, Any]
 
 
+# The digest of an image that cannot be pulled.
+NO_IMAGE = "sha256:" + "0" * 64
+
+
 @dataclass
 class CommandPod:
     """The kubelet of one bare pod."""
@@ -23,6 +27,9 @@ class CommandPod:
         meta, container = self.pod["metadata"], self.pod["spec"]["containers"][0]
         name = meta["name"]
         self.api.logs[name] = []
+        if container["image"].endswith(NO_IMAGE):
+            waiting = {"reason": "ImagePullBackOff", "message": f"{container['image']}: not found"}
+            return self._say({"waiting": waiting}, "Pending")
         self._say({"running": {}}, "Running")
         child = await asyncio.create_subprocess_exec(
             *(part.replace("$$", "$") for part in container["command"]),
@@ -44,7 +51,7 @@ class CommandPod:
             await child.wait()
         exit_code = 128 - code if code < 0 else code
         ended = {"exitCode": exit_code, "reason": "Error" if exit_code else "Completed"}
-        self._say({"terminated": ended}, "Failed" if exit_code else "Succeeded")
+        return self._say({"terminated": ended}, "Failed" if exit_code else "Succeeded")
 
     def environment(self) -> dict[str, str]:
         """What its Secret and its ConfigMap say."""

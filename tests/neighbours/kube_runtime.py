@@ -19,7 +19,8 @@ import httpx2
 from lightkube import AsyncClient, KubeConfig
 from lightkube.resources.core_v1 import Namespace, Pod, Service
 from neighbours.kube_api import KubeApi
-from neighbours.kube_nodes import NO_IMAGE, Nodes
+from neighbours.kube_nodes import Nodes
+from neighbours.kube_pods import NO_IMAGE
 from neighbours.runtime_store import MemoryStore
 
 from shipoff.common.ids import new_id

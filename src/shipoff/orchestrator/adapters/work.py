@@ -13,6 +13,7 @@ from shipoff.common.errors import Aborted, PreconditionFailed
 from shipoff.common.outbox import Outbox
 from shipoff.common.postgres import Transaction, arrays, unnested
 from shipoff.contracts.events.v1 import events_pb2
+from shipoff.orchestrator import messages
 from shipoff.orchestrator.adapters import admission, putting_back, routes, rows
 from shipoff.orchestrator.adapters.admission import Holding
 from shipoff.orchestrator.adapters.changes import Changes, artifact_key
@@ -58,6 +59,7 @@ _NEW = {
     "queued_limit_s": "float8",
     "building_limit_s": "float8",
     "provisioning_limit_s": "float8",
+    "releasing_limit_s": "float8",
 }
 _INSERT = sa.text(
     f"INSERT INTO deployments ({', '.join(_NEW)}, state, deadline_at) SELECT {', '.join(_NEW)}, 'queued',"
@@ -118,15 +120,19 @@ class Limits:
     provisioning_s: float
     # Not a limit: how long a release has to serve until it counts as well.
     bake_s: float
+    # What a release command adds to provisioning.
+    releasing_s: float = 0.0
 
     def of(self, request: bytes) -> dict[str, float]:
         """By the state's column, with what the project says."""
-        configuration = events_pb2.DeploymentRequested.FromString(request).configuration
+        wanted = events_pb2.DeploymentRequested.FromString(request)
+        configuration = wanted.configuration
         build_s, ready_s = configuration.build.timeout_s, configuration.run.ready_timeout_s
         return {
             "queued_limit_s": float(configuration.build.queue_timeout_s or self.queued_s),
             "building_limit_s": float(build_s or self.building_s) + _BUILD_SLACK_S,
             "provisioning_limit_s": max(self.provisioning_s, ready_s + _READY_SLACK_S) if ready_s else self.provisioning_s,
+            "releasing_limit_s": self.releasing_s if messages.runs_release_command(wanted) else 0.0,
         }
 
 
