@@ -107,8 +107,10 @@ class Store:
         """Server-side apply: fields that this manager applied before and leaves out now go; others' are a conflict."""
         kind, namespace, name = key
         live, uid = self.objects.get(key), wanted["metadata"].pop("uid", None)
-        if uid is not None and (live is None or live["metadata"]["uid"] != uid):
-            raise Refused(409, f"Precondition failed: UID in precondition: {uid}")
+        if uid is not None and live is None:
+            raise Refused(409, f"uid mismatch: the provided object specified uid {uid}, and no existing object was found")
+        if uid is not None and live is not None and live["metadata"]["uid"] != uid:
+            raise Refused(422, f'{kind} "{name}" is invalid: metadata.uid: Invalid value: "{uid}": field is immutable')
         leaves = dict(_leaves({k: v for k, v in wanted.items() if k not in ("apiVersion", "kind")}))
         if live is None:
             self._admit(kind, namespace, name)

@@ -44,7 +44,9 @@ QUICK = Policy(
     drain_s=60.0, grace_s=30.0, start_probe_s=0.05, start_slow_probe_s=0.2, live_probe_s=1.0 if REAL else 0.05, live_misses=2,
     worker_settle_s=0.1, backoff_first_s=0.05, backoff_longest_s=0.2, again_s=0.1, broken_after_s=5.0 if REAL else 0.3,
 )  # fmt: skip
-_SETTINGS = KubernetesSettings(quota_memory_bytes=1 << 50, quota_cpu_millis=1_000_000, cpu_millis=10)
+# Runs of the tests on one cluster see nothing of each other's.
+_PLATFORM = f"test-{new_id()[-8:]}"
+_SETTINGS = KubernetesSettings(platform=_PLATFORM, quota_memory_bytes=1 << 50, quota_cpu_millis=1_000_000, cpu_millis=10)
 CLUSTER = replace(cluster_of(_SETTINGS, grace_s=1), drain_s=1)
 # A real cluster pulls, schedules and starts; the small one does as it is told.
 PATIENCE_S = 120.0 if REAL else 60.0
@@ -119,7 +121,7 @@ class Ground:
         """A runtime beside the block; what it brought about outlives it."""
         timeout = httpx2.Timeout(self._timeout_s)
         client = AsyncClient(config=self.client.config, timeout=timeout, trust_env=False)
-        api, wishes = Api(client), Wishes(self._sealer, self.cluster)
+        api, wishes = Api(client, platform=self.cluster.platform), Wishes(self._sealer, self.cluster)
         reconcilers: list[Reconciler] = []
         driver = KubernetesDriver(api, wishes, clock=self.clock, on_change=lambda one: reconcilers[0].wake(one))  # noqa: PLW0108 - filled below
         reconciler = Reconciler(self.store, driver, policy=replace(self.policy, **policy), clock=self.clock)

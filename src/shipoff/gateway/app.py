@@ -47,7 +47,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     for module in (platform, accounts, projects, sources, plans, deployments, running, commands, events, stream, webhooks):
         app.include_router(module.router)
     answer_errors_with_problems(app)
-    app.add_middleware(Edge)
+    app.add_middleware(Edge, trusted=gateway.settings.proxies)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
     return app
 

@@ -123,6 +123,8 @@ class Workload:
     # The ready endpoints last announced, and the revision they were announced with.
     endpoints: tuple[Endpoint, ...] = ()
     revision: int = 0
+    # Its instances rest until it is resumed.
+    paused: bool = False
     # Grows with every restart that was asked for; instances of an older one are replaced.
     generation: int = 0
     # The newest run's number; never given twice within a workload.
@@ -152,7 +154,7 @@ class Workload:
 
     def slots(self) -> tuple[tuple[str, int], ...]:
         """The instances it shall have: replicas of `web` and one of each other; without a `web`, replicas of each."""
-        if not self.wanted:
+        if not self.wanted or self.paused:
             return ()
         names = [process.name for process in self.runnable]
         return tuple(
@@ -169,6 +171,8 @@ class Instance:
     generation: int = 0
     host: str = "127.0.0.1"
     port: int = 0
+    # The address is that of all its environment's instances, or of what stands before them: nobody's alone.
+    shared: bool = False
     pid: int = 0
     # Tells a process from a later one with the same pid; the driver's own notation.
     process_started: str = ""

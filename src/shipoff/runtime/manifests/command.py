@@ -22,7 +22,7 @@ def command_pod(release: Release, name: str, argv: Sequence[str], *, limit_s: fl
     spec.restartPolicy = "Never"
     spec.activeDeadlineSeconds = math.ceil(limit_s)
     # Nothing that selects instances: no request and no disruption budget is about it.
-    labels = {**marks.owner_labels(release.workload), marks.COMMAND: name}
+    labels = {**marks.owner_labels(release.workload, release.cluster.platform), marks.COMMAND: name}
     annotations = {marks.HELD_UNTIL: f"{held_until:.0f}"}
     metadata = ObjectMeta(name=name, namespace=release.names.namespace, labels=labels, annotations=annotations)
     return Pod(metadata=metadata, spec=spec)

@@ -33,6 +33,8 @@ Object = (
 
 MANAGER = "shipoff"
 MANAGED_BY = "app.kubernetes.io/managed-by"
+# Which platform's, where several share a cluster.
+PLATFORM = "shipoff.dev/platform"
 PROJECT = "shipoff.dev/project"
 ENVIRONMENT = "shipoff.dev/environment"
 PROCESS = "shipoff.dev/process"
@@ -47,19 +49,24 @@ COMMAND = "shipoff.dev/command"
 HELD_UNTIL = "shipoff.dev/held-until"
 
 
-def project_labels(workload: Workload) -> dict[str, str]:
+def platform_labels(platform: str) -> dict[str, str]:
+    """What tells the platform's objects from everything else on the cluster, other platforms' included."""
+    return {MANAGED_BY: MANAGER, PLATFORM: platform}
+
+
+def project_labels(workload: Workload, platform: str) -> dict[str, str]:
     """Whose it is."""
-    return {MANAGED_BY: MANAGER, PROJECT: workload.project_id}
+    return {**platform_labels(platform), PROJECT: workload.project_id}
 
 
-def environment_labels(workload: Workload) -> dict[str, str]:
+def environment_labels(workload: Workload, platform: str) -> dict[str, str]:
     """And of which environment."""
-    return {**project_labels(workload), ENVIRONMENT: dns_label(workload.environment)}
+    return {**project_labels(workload, platform), ENVIRONMENT: dns_label(workload.environment)}
 
 
-def owner_labels(workload: Workload) -> dict[str, str]:
+def owner_labels(workload: Workload, platform: str) -> dict[str, str]:
     """And for which deployment."""
-    return {**environment_labels(workload), DEPLOYMENT: workload.deployment_id}
+    return {**environment_labels(workload, platform), DEPLOYMENT: workload.deployment_id}
 
 
 def fingerprint(obj: Object) -> str:

@@ -85,7 +85,7 @@ class Release:
     def names(self) -> Names:
         """What its objects are called. Raises InvalidInput."""
         config = digest_of(*(part for pair in sorted(self.config.items()) for part in pair))
-        return names_of(self.workload, config=config, secret=self.configured.secret)
+        return names_of(self.workload, platform=self.cluster.platform, config=config, secret=self.configured.secret)
 
     def replicas(self, process: Process) -> int:
         """How many instances of a process are wanted."""
@@ -112,11 +112,13 @@ def release_objects(release: Release) -> list[Object]:
 
 
 def _metadata(release: Release, name: str) -> ObjectMeta:
-    labels = marks.environment_labels(release.workload)
+    labels = marks.environment_labels(release.workload, release.cluster.platform)
     return ObjectMeta(name=name, namespace=release.names.namespace, labels=labels)
 
 
 def _is_autoscaled(release: Release, process: Process) -> bool:
+    if release.workload.paused:
+        return False
     scales = serves(process.name) or WEB not in {one.name for one in release.workload.runnable}
     return scales and release.cluster.max_replicas > release.replicas(process)
 
@@ -124,7 +126,7 @@ def _is_autoscaled(release: Release, process: Process) -> bool:
 def _pod_labels(release: Release, process: Process) -> dict[str, str]:
     """Nothing of the deployment's own: the pods of a release outlive the deployment that brought them."""
     own = {marks.PROCESS: dns_label(process.name), marks.RELEASE: release.names.release}
-    return {**marks.environment_labels(release.workload), **own}
+    return {**marks.environment_labels(release.workload, release.cluster.platform), **own}
 
 
 def _deployment(release: Release, process: Process) -> Deployment:

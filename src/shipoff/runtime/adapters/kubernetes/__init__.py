@@ -36,7 +36,7 @@ async def on_cluster(
 
     Raises lightkube.core.exceptions.ConfigError when there is neither.
     """
-    api = Api(AsyncClient())
+    api = Api(AsyncClient(), platform=settings.platform)
     try:
         wishes = Wishes(sealer, cluster_of(settings, grace_s=grace_s))
         driver = KubernetesDriver(api, wishes, clock=clock, on_change=on_change)

@@ -18,6 +18,7 @@ from shipoff.runtime.manifests import (
     Object,
     Release,
     project_objects,
+    reached_at,
     release_objects,
     route_objects,
 )
@@ -36,6 +37,8 @@ class Desired:
     project: Mapping[Key, str]
     release: Mapping[Key, str]
     route: Mapping[Key, str]
+    # Host and port at which the edge reaches its `web`.
+    address: tuple[str, int]
 
     @property
     def deployment_id(self) -> str:
@@ -64,6 +67,7 @@ class Wishes:
                 _fingerprints(project_objects(shape, release.names, self._cluster)),
                 _fingerprints(release_objects(release)),
                 _fingerprints(route_objects(release)),
+                reached_at(release),
             )
             self._known[workload.deployment_id] = known
             self._in_namespace[known.names.namespace].add(workload.deployment_id)

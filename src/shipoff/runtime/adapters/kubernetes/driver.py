@@ -29,7 +29,6 @@ from shipoff.runtime.domain import Instance, InstanceKey, InstanceState, Observa
 from shipoff.runtime.manifests.cluster import PORT
 from shipoff.runtime.manifests.marks import DEPLOYMENT, ENVIRONMENT, RELEASE
 from shipoff.runtime.manifests.names import dns_label
-from shipoff.runtime.manifests.route import SERVICE_PORT
 
 _LINES = 5
 _KILL_GRACE_S = 1
@@ -72,11 +71,12 @@ class KubernetesDriver:
         return ()
 
     async def place(self, instance: Instance, *, taken: Collection[int]) -> Instance:
-        """The Service's address: the instances of an environment share it, and the cluster spreads requests over them."""
+        """The address that an environment's instances share: the cluster spreads requests over them."""
         desired = self._wishes.known(instance.key.deployment_id)
         if desired is None or not instance.serves:
             return replace(instance, host="", port=0)
-        return replace(instance, host=f"{desired.names.environment}.{desired.names.namespace}.svc", port=SERVICE_PORT)
+        host, port = desired.address
+        return replace(instance, host=host, port=port, shared=True)
 
     async def start(self, workload: Workload, instance: Instance) -> None:
         await self.arrange(workload)

@@ -17,8 +17,9 @@ from lightkube.resources.networking_v1 import Ingress, NetworkPolicy
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
 from shipoff.common.errors import Unavailable
+from shipoff.common.kubernetes import Gone
 from shipoff.common.lifecycle import background
-from shipoff.runtime.adapters.kubernetes.api import Api, Gone
+from shipoff.runtime.adapters.kubernetes.api import Api
 
 _Kind = TypeVar("_Kind")
 
