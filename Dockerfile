@@ -69,6 +69,16 @@ CMD ["serve", "cdn"]
 FROM common AS worker
 CMD ["serve", "worker"]
 
+# What builds run in that are Jobs: what they may need besides (Node.js; buildx, which makes images with a BuildKit elsewhere).
+FROM common AS builder
+USER 0
+RUN apt-get update -qq \
+ && apt-get install -y -qq --no-install-recommends nodejs npm docker-buildx \
+ && rm -rf /var/lib/apt/lists/*
+ENV PATH=/opt/shipoff/bin:/usr/local/bin:/usr/bin:/bin:/usr/libexec/docker/cli-plugins
+USER 10001:10001
+CMD ["serve", "build"]
+
 # All of them, as the chart uses it: it names the command itself.
 FROM common AS platform
 CMD ["serve", "all"]

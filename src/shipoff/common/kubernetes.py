@@ -6,11 +6,14 @@ Used by the adapters of the services that keep something on a cluster: runtime t
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import httpx2
-from lightkube import ApiError, AsyncClient
+from lightkube import ApiError, AsyncClient, KubeConfig
+from lightkube.config.client_adapter import verify_cluster
+from lightkube.core.exceptions import ConfigError
 
 from shipoff.common.errors import DeadlineExceeded, Exhausted, InvalidInput, PermanentError, TemporaryError, Unavailable
 
@@ -34,6 +37,20 @@ class Absent(PermanentError):
 
 class Taken(PermanentError):
     """There is one of that name already, or another than was meant."""
+
+
+def connected() -> AsyncClient:
+    """A client of the cluster that KUBECONFIG names, or that this process runs in.
+
+    Raises lightkube.core.exceptions.ConfigError when there is neither.
+    """
+    config = KubeConfig.from_env().get()
+    if config is None or config.user is None:
+        raise ConfigError("the configuration names no cluster, or nobody to be there")
+    trusted = verify_cluster(config.cluster, config.user, config.abs_file)
+    # Since Python 3.13 an authority must say what its key is for, and many clusters' do not. Who signed is checked as ever.
+    trusted.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return AsyncClient(config, transport=httpx2.AsyncHTTPTransport(verify=trusted))
 
 
 class Cluster:

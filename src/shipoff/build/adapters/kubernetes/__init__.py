@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from lightkube import AsyncClient
-
 from shipoff.build.adapters.assignment import Images, Limits
 from shipoff.build.adapters.images import images
 from shipoff.build.adapters.kubernetes.api import JobApi
@@ -16,6 +14,7 @@ from shipoff.build.adapters.kubernetes.mirror import JobMirror
 from shipoff.build.manifests import BUILDKIT_TLS_FOLDER, LOGINS, BuildCluster
 from shipoff.build.settings import BuildSettings, JobSettings
 from shipoff.common.config import listed
+from shipoff.common.kubernetes import connected
 
 __all__ = ["cluster_of", "on_cluster"]
 
@@ -73,7 +72,7 @@ async def on_cluster(
 
     Raises lightkube.core.exceptions.ConfigError when there is neither.
     """
-    client = AsyncClient()
+    client = connected()
     try:
         cluster = cluster_of(settings, jobs)
         api = JobApi(client, cluster)
