@@ -124,6 +124,9 @@ class Runtime:
     async def scale(self, deployment_id: str, replicas: int) -> None:
         await self.stub.ScaleWorkload(runtime_pb2.ScaleWorkloadRequest(deployment_id=deployment_id, replicas=replicas))
 
+    async def pause(self, deployment_id: str, *, paused: bool = True) -> None:
+        await self.stub.PauseWorkload(runtime_pb2.PauseWorkloadRequest(deployment_id=deployment_id, paused=paused))
+
     async def restart(self, deployment_id: str) -> None:
         await self.stub.RestartWorkload(runtime_pb2.RestartWorkloadRequest(deployment_id=deployment_id))
 

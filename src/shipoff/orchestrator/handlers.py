@@ -210,7 +210,7 @@ async def pause(store: Store, deployment_id: str, *, paused: bool) -> None:
         if deployment.state is not State.PRODUCTION or deployment.static:
             kind = "a static site: nothing of it runs" if deployment.static else str(deployment.state)
             raise PreconditionFailed(f"deployment #{deployment.number} is {kind}", remedy="only an app that is live can rest")
-        if await apply(work, deployment, PauseWanted(paused)) is None:
+        if await apply(work, deployment, PauseWanted(paused=paused)) is None:
             return
         if paused:
             await work.release(deployment)
