@@ -186,10 +186,13 @@ class Ground:
             yield client
 
     @asynccontextmanager
-    async def process(self, *, crash_at: int = 0) -> AsyncIterator[asyncio.subprocess.Process]:
-        """A runtime in a process of its own, killed at the end unless it is gone; it may die while it starts."""
+    async def process(self, *, crash_at: int = 0, **more: str) -> AsyncIterator[asyncio.subprocess.Process]:
+        """A runtime in a process of its own, killed at the end unless it is gone; it may die while it starts.
+
+        `more`: further variables of its environment.
+        """
         tests = str(Path(__file__).parent.parent)
-        environment = {**os.environ, "PYTHONPATH": tests, "SHIPOFF_CRASH_AT": str(crash_at), **self.variables()}
+        environment = {**os.environ, "PYTHONPATH": tests, "SHIPOFF_CRASH_AT": str(crash_at), **self.variables(), **more}
         script = [sys.executable, "-m", "neighbours.runtime_service"]
         child = await asyncio.create_subprocess_exec(*script, env=environment, stdout=asyncio.subprocess.PIPE)
         assert child.stdout is not None
