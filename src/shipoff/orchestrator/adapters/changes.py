@@ -43,6 +43,7 @@ _CHANGED = {
     "out_of_memory": "text",
     "awaits_slot": "boolean",
     "replicas": "integer",
+    "paused": "boolean",
     "endpoints": "text",
     "slotted": "boolean",
     "phase": "boolean",

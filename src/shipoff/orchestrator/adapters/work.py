@@ -347,12 +347,15 @@ class PostgresWork:
         held = (await admission.held(self._tx, [deployment.id])).get(deployment.id, Holding()).amount
         if not needs.within(held.plus(free).maximum(held)):
             raise PreconditionFailed(
-                f"there is no room for {replicas} instances: they need {needs}, of which {held} are reserved already, and"
-                f" {free} are free",
+                f"there is no room for {replicas or 'its'} instances: they need {needs}, of which {held} are reserved"
+                f" already, and {free} are free",
                 field="replicas",
                 remedy="scale something else down, or lower run.memory_bytes or run.cpu_millis",
             )
         self._hold(deployment.id, Holding(needs, lasting=True))
+
+    async def release(self, deployment: Deployment) -> None:
+        self._hold(deployment.id, Holding())
 
     async def lock_admission(self) -> Reserved:
         self._reserved = await admission.budget(self._tx, lock=True)
