@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,11 @@ from shipoff.runtime.manifests.application import Application
 Json = dict[str, Any]
 _MANAGER = "argocd-controller"
 _REFRESH = "argocd.argoproj.io/refresh"
+_AMOUNT = re.compile(r"([0-9.]+)(m|k|M|G|Ki|Mi|Gi|Ti|)")
+_UNITS = {
+    "m": Decimal("0.001"), "": 1, "k": 10**3, "M": 10**6, "G": 10**9,
+    "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40,
+}  # fmt: skip
 # In the order in which a sync applies them.
 _FIRST = ("Namespace", "ResourceQuota", "LimitRange", "NetworkPolicy", "ServiceAccount", "Secret", "ConfigMap")
 
@@ -225,4 +232,11 @@ def _within(wanted: Any, live: Any) -> bool:
         )
     if isinstance(wanted, list):
         return isinstance(live, list) and len(wanted) == len(live) and all(map(_within, wanted, live))
-    return bool(wanted == live)
+    return bool(wanted == live) or (isinstance(wanted, str) and isinstance(live, str) and _is_same_amount(wanted, live))
+
+
+def _is_same_amount(one: str, other: str) -> bool:
+    """Whether two quantities are the same, which the API may write in another way: 2000m is 2."""
+    amounts = [_AMOUNT.fullmatch(text) for text in (one, other)]
+    values = [Decimal(found[1]) * _UNITS[found[2]] for found in amounts if found]
+    return len(values) == 2 and values[0] == values[1]

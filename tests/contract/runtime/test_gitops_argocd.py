@@ -232,7 +232,7 @@ async def test_the_last_release_takes_application_and_namespace_with_it(argo: Ar
         await ground.stopped(runtime, workload)
         assert argo.desired.files(names) == {}
         assert await argo.application(names) is None
-        assert not await exists(ground.client, names.namespace)
+        await until(lambda: _is_gone(ground.client, names.namespace), "the namespace is still there")
 
 
 async def test_a_folder_that_somebody_removed_from_the_repository_comes_back(argo: Argo) -> None:
@@ -255,6 +255,10 @@ def _without(desired: Desired, path: str) -> None:
     person.git("rm", "--quiet", path)
     person.git("-c", "user.name=Eve", "-c", "user.email=eve@example.com", "commit", "--quiet", "-m", "Away with it")
     person.git("push", "--quiet")
+
+
+async def _is_gone(client: AsyncClient, namespace: str) -> bool:
+    return not await exists(client, namespace)
 
 
 async def _says(argo: Argo, workload: Workload, words: str) -> bool:
