@@ -25,11 +25,12 @@ _AUTHOR = {
 
 
 class GitServer:
-    """Bare repositories below a folder, at http://127.0.0.1:<port>/<name>.git."""
+    """Bare repositories below a folder, at http://<address>:<port>/<name>.git."""
 
-    def __init__(self, root: Path, port: int) -> None:
+    def __init__(self, root: Path, port: int, address: str = "127.0.0.1") -> None:
         self.root = root
         self.port = port
+        self.address = address
         self.requests: list[str] = []
         # While set, requests wait: a server that has stopped answering.
         self.hold = threading.Event()
@@ -39,7 +40,7 @@ class GitServer:
     @property
     def host(self) -> str:
         """host:port, as it is written into an allow-list."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.address}:{self.port}"
 
     def url(self, name: str) -> str:
         """A repository's URL."""
@@ -143,11 +144,11 @@ def _handler(server: list[GitServer]) -> type[BaseHTTPRequestHandler]:
 
 
 @contextmanager
-def git_serving(root: Path) -> Iterator[GitServer]:
+def git_serving(root: Path, address: str = "127.0.0.1") -> Iterator[GitServer]:
     """Serves until the context is left."""
     holder: list[GitServer] = []
-    http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(holder))
-    server = GitServer(root, http.server_address[1])
+    http = ThreadingHTTPServer((address, 0), _handler(holder))
+    server = GitServer(root, http.server_address[1], address)
     holder.append(server)
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()

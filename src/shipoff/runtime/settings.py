@@ -34,6 +34,8 @@ class RuntimeSettings(ServiceSettings):
     grace_s: float = 10.0
     # Output that could not be shipped yet; beyond it the oldest is dropped and counted.
     unshipped_log_bytes: int = 64 << 20
+    # So many commands (`shipoff run`, `shipoff exec`) run at the same time; of one project at most four.
+    commands_at_once: int = Field(default=16, ge=1)
     # Apps run inside bubblewrap: "auto" where it works, "required" or the service does not start, "off".
     sandbox: Mode = Field(default="auto", validation_alias="SHIPOFF_SANDBOX")
     # Folders of this machine that apps may write to as far as their accounts may, separated by commas; inside bubblewrap there
@@ -57,6 +59,9 @@ class KubernetesSettings(BaseSettings):
     ingress_class: str = "traefik"
     # Where the ingress controller runs.
     ingress_namespace: str = "kube-system"
+    # host:port of the ingress controller, as the platform's own edge reaches it: apps' requests are passed on there. Empty:
+    # the edge asks the apps' Services, which it only finds inside the cluster.
+    ingress_address: str = Field(default="", pattern=r"^(([a-z0-9.-]+|\[[0-9a-f:]+\]):[0-9]{1,5})?$")
     # The cert-manager ClusterIssuer of the apps' certificates; empty: no TLS at the ingress.
     cluster_issuer: str = ""
     # The numeric user that apps run as, and whether they may write to /tmp only.

@@ -176,7 +176,9 @@ async def test_environments_of_a_project_share_its_namespace_and_nothing_else(gr
 
 
 async def test_two_platforms_on_one_cluster_leave_each_other_s_objects_alone(ground: Ground) -> None:
-    other = replace(ground, store=MemoryStore(), names={}, cluster=replace(ground.cluster, platform="shipoff-two"))
+    other = replace(
+        ground, store=MemoryStore(), names={}, cluster=replace(ground.cluster, platform=f"{ground.cluster.platform}-two")
+    )
     async with ground.runtime() as first, other.runtime() as second:
         mine, theirs = ground.workload(), other.workload()
         await ground.ready(first, mine)
@@ -191,7 +193,7 @@ async def test_a_platform_s_runtime_sees_nothing_of_another_s(ground: Ground, ru
     web = ground.workload()
     await ground.ready(runtime, web)
     namespace = ground.names[web.deployment_id].namespace
-    for platform, seen in (("shipoff", True), ("shipoff-two", False)):
+    for platform, seen in ((ground.cluster.platform, True), ("shipoff-two", False)):
         found, _ = await Api(ground.client, platform=platform).list(Deployment)
         assert (namespace in {one.metadata.namespace for one in found}) is seen
 

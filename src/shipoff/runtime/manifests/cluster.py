@@ -25,6 +25,8 @@ class ClusterSettings:
     ingress_class: str
     # Where the ingress controller's pods run: the only ones from outside the project that reach an app.
     ingress_namespace: str
+    # host:port at which the platform's own edge finds the controller; empty: it asks the Services.
+    ingress_address: str
     # The cert-manager ClusterIssuer for the hosts' certificates; empty: no TLS at the ingress.
     cluster_issuer: str
     # Whom an app's processes are: never root, and never an account of the node's.

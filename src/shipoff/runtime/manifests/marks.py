@@ -8,7 +8,7 @@ import json
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
-from lightkube.resources.core_v1 import ConfigMap, LimitRange, Namespace, ResourceQuota, Secret, Service, ServiceAccount
+from lightkube.resources.core_v1 import ConfigMap, LimitRange, Namespace, Pod, ResourceQuota, Secret, Service, ServiceAccount
 from lightkube.resources.networking_v1 import Ingress, NetworkPolicy
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
@@ -28,6 +28,7 @@ Object = (
     | Service
     | PodDisruptionBudget
     | Ingress
+    | Pod
 )
 
 MANAGER = "shipoff"
@@ -42,6 +43,10 @@ RELEASE = "shipoff.dev/release"
 DEPLOYMENT = "shipoff.dev/deployment"
 APPLIED = "shipoff.dev/applied"
 GENERATION = "shipoff.dev/generation"
+# A pod that runs a command once; its own name.
+COMMAND = "shipoff.dev/command"
+# Until when somebody follows it, in seconds since 1970.
+HELD_UNTIL = "shipoff.dev/held-until"
 
 
 def platform_labels(platform: str) -> dict[str, str]:

@@ -151,7 +151,7 @@ def _deployment(release: Release, process: Process) -> Deployment:
         spec=DeploymentSpec(
             replicas=None if _is_autoscaled(release, process) else release.replicas(process),
             selector=LabelSelector(matchLabels=selector),
-            template=PodTemplateSpec(metadata=template, spec=_pod(release, process)),
+            template=PodTemplateSpec(metadata=template, spec=pod_spec(release, process)),
             strategy=DeploymentStrategy(
                 type="RollingUpdate", rollingUpdate=RollingUpdateDeployment(maxSurge=1, maxUnavailable=0)
             ),
@@ -161,7 +161,8 @@ def _deployment(release: Release, process: Process) -> Deployment:
     )
 
 
-def _pod(release: Release, process: Process) -> PodSpec:
+def pod_spec(release: Release, process: Process) -> PodSpec:
+    """How a process of the release runs."""
     cluster = release.cluster
     return PodSpec(
         serviceAccountName=ACCOUNT,

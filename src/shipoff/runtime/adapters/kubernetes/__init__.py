@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from lightkube import AsyncClient
-
+from shipoff.common.kubernetes import connected
 from shipoff.common.sealing import Sealer
 from shipoff.runtime.adapters.kubernetes.api import Api
+from shipoff.runtime.adapters.kubernetes.commands import KubernetesRunner
 from shipoff.runtime.adapters.kubernetes.desired import Wishes
 from shipoff.runtime.adapters.kubernetes.driver import KubernetesDriver
 from shipoff.runtime.gitops_settings import GitOpsSettings
@@ -18,7 +18,7 @@ from shipoff.runtime.manifests import ClusterSettings
 from shipoff.runtime.manifests.application import Argo
 from shipoff.runtime.settings import KubernetesSettings
 
-__all__ = ["KubernetesDriver", "cluster_of", "on_cluster"]
+__all__ = ["KubernetesDriver", "KubernetesRunner", "cluster_of", "on_cluster"]
 
 
 def cluster_of(settings: KubernetesSettings, *, grace_s: float) -> ClusterSettings:
@@ -36,18 +36,18 @@ async def on_cluster(
     on_change: Callable[[str], None],
     gitops: GitOpsSettings | None = None,
     copies: Path | None = None,
-) -> AsyncIterator[KubernetesDriver]:
+) -> AsyncIterator[tuple[KubernetesDriver, KubernetesRunner]]:
     """The driver on the cluster that KUBECONFIG names, or that this process runs in; it follows the cluster meanwhile.
 
     With a repository in `gitops` what it wants is committed there; `copies` is for copies of repositories on servers.
     Raises lightkube.core.exceptions.ConfigError when there is neither cluster, and InvalidInput for a wrong certificate.
     """
-    api = Api(AsyncClient(), platform=settings.platform)
+    api = Api(connected(), platform=settings.platform)
     try:
         wishes = Wishes(sealer, cluster_of(settings, grace_s=grace_s))
         driver = _kind(settings, gitops, copies)(api, wishes, clock=clock, on_change=on_change)
         async with driver.following():
-            yield driver
+            yield driver, KubernetesRunner(api, wishes)
     finally:
         await api.close()
 

@@ -17,8 +17,9 @@ from lightkube.resources.networking_v1 import Ingress, NetworkPolicy
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
 from shipoff.common.errors import Unavailable
+from shipoff.common.kubernetes import Gone
 from shipoff.common.lifecycle import background
-from shipoff.runtime.adapters.kubernetes.api import Api, Gone
+from shipoff.runtime.adapters.kubernetes.api import Api
 
 _Kind = TypeVar("_Kind")
 
@@ -67,6 +68,10 @@ class Mirror:
     def all(self, kind: type[_Kind], namespace: str) -> list[_Kind]:
         """Everything of a kind in a namespace, also what is on its way out."""
         return list(self._objects[kind][namespace].values())
+
+    def everywhere(self, kind: type[_Kind]) -> list[_Kind]:
+        """Everything of a kind."""
+        return [obj for place in self._objects[kind].values() for obj in place.values()]
 
     def put(self, obj: Any) -> None:
         """Knows of a newer version, from an answer or from a watch."""
