@@ -296,6 +296,8 @@ resources: {requests: {storage: {{ .size }}}}
     - {name: SHIPOFF_HTTP_PORT, value: "{{ include "shipoff.edgePort" . }}"}
   ports:
     - {name: edge, containerPort: {{ include "shipoff.edgePort" . }}}
+  # So long others may still be sent here.
+  lifecycle: {preStop: {sleep: {seconds: 5}}}
   startupProbe: {tcpSocket: {port: edge}, periodSeconds: 1, failureThreshold: 60}
   readinessProbe: {tcpSocket: {port: edge}, periodSeconds: 5}
   livenessProbe: {tcpSocket: {port: edge}, periodSeconds: 20}
