@@ -129,6 +129,9 @@ class Workload:
     last_incarnation: int = 0
     # Nothing is left to do: stopped or failed, and everything of it is gone.
     settled: bool = False
+    # Who asked for the deployment, and what for, in words.
+    requested_by: str = ""
+    why: str = ""
     # Of the call that wanted it first.
     request_id: str = ""
     traceparent: str = ""
@@ -271,6 +274,8 @@ class Observed:
     astray: bool = False
     # The environment's requests reach it, or a newer release. A driver that has no switch of its own leaves it so.
     routed: bool = True
+    # What of it is another on the cluster than the repository says, in words.
+    drift: str = ""
     # Another release has taken over: it may stay for the drain time, as the way back.
     replaced: bool = True
 

@@ -27,6 +27,7 @@ from shipoff.runtime.adapters.spawning import ProcessOptions, Spawner
 from shipoff.runtime.commands import Commands
 from shipoff.runtime.commands_server import CommandServer
 from shipoff.runtime.domain import Policy
+from shipoff.runtime.gitops_settings import GitOpsSettings, check
 from shipoff.runtime.handlers import Handlers
 from shipoff.runtime.ports import Driver, Runner
 from shipoff.runtime.reconciler import Reconciler
@@ -51,6 +52,8 @@ async def running(settings: RuntimeSettings | None = None, *, policy: Policy | N
     """
     settings = settings or config.load(RuntimeSettings)
     cluster = config.load(KubernetesSettings) if settings.driver == "kubernetes" else None
+    gitops = config.load(GitOpsSettings)
+    check(gitops, driver=settings.driver, mode=cluster.mode if cluster else "direct")
     policy = policy or _policy(settings, cluster)
     clock = steady_clock()
     await migrate("runtime", settings.database_url)
@@ -65,7 +68,8 @@ async def running(settings: RuntimeSettings | None = None, *, policy: Policy | N
             reconciler.wake(deployment_id)
 
         if cluster is not None:
-            driver, runner = await stack.enter_async_context(_on_cluster(settings, cluster, clock=clock, wake=wake))
+            parts = _on_cluster(settings, cluster, gitops, clock=clock, wake=wake)
+            driver, runner = await stack.enter_async_context(parts)
         else:
             objects = await stack.enter_async_context(ObjectStore.open(settings.objects_url))
             driver, runner = await stack.enter_async_context(_on_this_machine(settings, objects, streams, wake=wake))
@@ -126,12 +130,20 @@ async def _on_this_machine(
 
 @asynccontextmanager
 async def _on_cluster(
-    settings: RuntimeSettings, cluster: KubernetesSettings, *, clock: Callable[[], float], wake: Callable[[str], None]
+    settings: RuntimeSettings,
+    cluster: KubernetesSettings,
+    gitops: GitOpsSettings,
+    *,
+    clock: Callable[[], float],
+    wake: Callable[[str], None],
 ) -> AsyncIterator[tuple[Driver, Runner]]:
     """The driver `kubernetes`, on the cluster that KUBECONFIG names or that this process runs in."""
     # Its typed client takes half a second to load, which one machine has no use for.
     from shipoff.runtime.adapters.kubernetes import on_cluster
 
     sealer = Sealer(settings.master_key.get_secret_value())
-    async with on_cluster(cluster, sealer, grace_s=settings.grace_s, clock=clock, on_change=wake) as parts:
+    copies = config.home() / "gitops"
+    async with on_cluster(
+        cluster, sealer, grace_s=settings.grace_s, clock=clock, on_change=wake, gitops=gitops, copies=copies
+    ) as parts:
         yield parts

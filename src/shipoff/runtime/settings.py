@@ -52,6 +52,9 @@ class KubernetesSettings(BaseSettings):
 
     # Platforms that share a cluster each have a name of their own, and touch nothing of the others'.
     platform: str = Field(default="shipoff", pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")
+    # Who brings the cluster in line with what is wanted: "direct", the platform itself; "argocd", Argo CD out of the GitOps
+    # repository.
+    mode: Literal["direct", "argocd"] = "direct"
     # The class of the apps' Ingress objects ("traefik", "nginx", …); empty: none are made.
     ingress_class: str = "traefik"
     # Where the ingress controller runs.

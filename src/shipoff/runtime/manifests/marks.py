@@ -70,8 +70,14 @@ def owner_labels(workload: Workload, platform: str) -> dict[str, str]:
 
 
 def fingerprint(obj: Object) -> str:
-    """What stands for the object's whole desired content, the mark itself left out."""
-    content = json.dumps(obj.to_dict(), sort_keys=True, separators=(",", ":"))
+    """What stands for the object's whole desired content, the mark itself left out.
+
+    Of a Secret without its values, for which its name stands: whoever reads the mark could try what they are.
+    """
+    document = obj.to_dict()
+    if isinstance(obj, Secret):
+        document.pop("data", None)
+    content = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -1,5 +1,4 @@
-"""Starts and stops builders as Jobs: one waits without a pod until it is written down, as a child process does for its
-first line of input."""
+"""Starts and stops builders as Jobs: one waits without a pod until it is written down, as a child process does at its input."""
 
 from __future__ import annotations
 

@@ -73,6 +73,12 @@ class Api:
         with contextlib.suppress(Absent):
             await self._call(lambda: self._any.delete(kind, name, **place))
 
+    async def annotate(self, kind: type[Any], name: str, namespace: str, notes: dict[str, str]) -> None:
+        """Adds annotations that are for somebody else to read; nothing when it is gone."""
+        part = {"metadata": {"annotations": notes}}
+        with contextlib.suppress(Absent):
+            await self._call(lambda: self._any.patch(kind, name, part, namespace=namespace, patch_type=PatchType.MERGE))
+
     async def delete_pod(self, name: str, namespace: str, *, grace_s: int | None = None) -> None:
         """Ends a pod; nothing when it is gone."""
         with contextlib.suppress(Absent):

@@ -43,12 +43,15 @@ log = structlog.get_logger()
 class KubernetesDriver:
     """`ports.Driver` on a cluster. `on_change` is called with a deployment's id when something of it changed."""
 
+    # What it follows besides the workloads' own objects.
+    also: tuple[type[Any], ...] = ()
+
     def __init__(self, api: Api, wishes: Wishes, *, clock: Callable[[], float], on_change: Callable[[str], None]) -> None:
         self._api = api
         self._wishes = wishes
         self._clock = clock
         self._on_change = on_change
-        self._mirror = Mirror(api, on_change=self._changed)
+        self._mirror = Mirror(api, on_change=self._changed, also=self.also)
         # By deployment: the pod that each of its instances was last seen to be.
         self._pods: dict[str, dict[InstanceKey, str]] = {}
 
