@@ -290,3 +290,22 @@ def test_large_numbers_are_written_out() -> None:
 )  # fmt: skip
 def test_wrong_values_are_refused_by_name(values: dict[str, Any], said: str) -> None:
     assert said in chart.refused(**values)
+
+
+def test_what_argo_cd_is_told_to_install_is_rendered_without_a_secret() -> None:
+    folder = CHART.parent / "argocd"
+    application = yaml.safe_load((folder / "application.yaml").read_text())
+    project = yaml.safe_load((folder / "project.yaml").read_text())
+    objects = rendered(**application["spec"]["source"]["helm"]["valuesObject"])
+    kinds = {(one["apiVersion"].rpartition("/")[0], one["kind"]) for one in objects}
+    refused = {(one["group"], one["kind"]) for one in project["spec"]["namespaceResourceBlacklist"]}
+    assert not kinds & refused
+    # Of what is the whole cluster's, only what the project lets in.
+    whole = {(one["group"], one["kind"]) for one in project["spec"]["clusterResourceWhitelist"]}
+    assert {kind for kind in kinds if kind[1].startswith("Cluster") and kind[1] != "ClusterIssuer"} <= whole
+    places = {one["metadata"].get("namespace", "shipoff") for one in objects}
+    assert places <= {one["namespace"] for one in project["spec"]["destinations"]}
+    assert application["spec"]["project"] == project["metadata"]["name"]
+    # Twice the same: nothing is made anew with every sync.
+    chart._rendered.cache_clear()
+    assert rendered(**application["spec"]["source"]["helm"]["valuesObject"]) == objects
