@@ -122,7 +122,7 @@ securityContext:
 {{- define "shipoff.volume" -}}
 - name: data
 {{- if eq .storage.kind "hostPath" }}
-  hostPath: {path: {{ required "storage.kind=hostPath needs storage.path" .storage.path | quote }}, type: DirectoryOrCreate}
+  hostPath: {path: {{ required "storage.kind=hostPath needs storage.path" .storage.path | quote }}, type: Directory}
 {{- else if eq .storage.kind "empty" }}
   emptyDir: {sizeLimit: {{ .storage.size }}}
 {{- else }}
