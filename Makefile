@@ -34,9 +34,11 @@ test: dev ## Every test, in parallel (ARGS="…" is passed to pytest)
 engine: ## What the tests of images need: Docker Engine, Buildx, a registry, base images (Debian, root)
 	scripts/engine.sh
 
+# With SHIPOFF_BUILD_REGISTRY=host:port/name (which builder and nodes reach; beside it the other settings of images) the whole
+# platform is run on it too: Traefik is brought as its ingress controller, and has to reach the pods from here.
 test-cluster: dev ## The tests of Kubernetes on the cluster of KUBECONFIG (IMAGE=name@sha256:…: busybox, where it can pull it)
 	@test -n "$(KUBECONFIG)" && test -n "$(IMAGE)" || { echo "make test-cluster needs KUBECONFIG and IMAGE=name@sha256:…"; exit 2; }
-	SHIPOFF_TEST_IMAGE="$(IMAGE)" $(BIN)/pytest -v --timeout 600 tests/contract/runtime $(ARGS)
+	SHIPOFF_TEST_IMAGE="$(IMAGE)" $(BIN)/pytest -v --timeout 600 tests/contract/runtime tests/cluster $(ARGS)
 
 bench: dev ## Measure (FIGURE=name: one figure)
 	@set -e; for figure in $(if $(FIGURE),benchmarks/$(subst -,_,$(FIGURE)).py,$(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))); do \

@@ -26,8 +26,10 @@ from shipoff.common.ids import new_id
 from shipoff.common.sealing import Sealer
 from shipoff.runtime.adapters.kubernetes import cluster_of
 from shipoff.runtime.adapters.kubernetes.api import Api
+from shipoff.runtime.adapters.kubernetes.commands import KubernetesRunner
 from shipoff.runtime.adapters.kubernetes.desired import Wishes
 from shipoff.runtime.adapters.kubernetes.driver import KubernetesDriver
+from shipoff.runtime.commands import Commands
 from shipoff.runtime.domain import Artifact, Emission, EmitFailed, EmitReady, EmitStopped, Policy, Process, Workload
 from shipoff.runtime.handlers import Handlers
 from shipoff.runtime.manifests import ClusterSettings, Names
@@ -42,7 +44,9 @@ QUICK = Policy(
     drain_s=60.0, grace_s=30.0, start_probe_s=0.05, start_slow_probe_s=0.2, live_probe_s=1.0 if REAL else 0.05, live_misses=2,
     worker_settle_s=0.1, backoff_first_s=0.05, backoff_longest_s=0.2, again_s=0.1, broken_after_s=5.0 if REAL else 0.3,
 )  # fmt: skip
-_SETTINGS = KubernetesSettings(quota_memory_bytes=1 << 50, quota_cpu_millis=1_000_000, cpu_millis=10)
+# Runs of the tests on one cluster see nothing of each other's.
+_PLATFORM = f"test-{new_id()[-8:]}"
+_SETTINGS = KubernetesSettings(platform=_PLATFORM, quota_memory_bytes=1 << 50, quota_cpu_millis=1_000_000, cpu_millis=10)
 CLUSTER = replace(cluster_of(_SETTINGS, grace_s=1), drain_s=1)
 # A real cluster pulls, schedules and starts; the small one does as it is told.
 PATIENCE_S = 120.0 if REAL else 60.0
@@ -61,6 +65,7 @@ class Runtime:
     reconciler: Reconciler
     driver: KubernetesDriver
     wishes: Wishes
+    commands: Commands
 
 
 @dataclass
@@ -116,13 +121,15 @@ class Ground:
         """A runtime beside the block; what it brought about outlives it."""
         timeout = httpx2.Timeout(self._timeout_s)
         client = AsyncClient(config=self.client.config, timeout=timeout, trust_env=False)
-        api, wishes = Api(client), Wishes(self._sealer, self.cluster)
+        api, wishes = Api(client, platform=self.cluster.platform), Wishes(self._sealer, self.cluster)
         reconcilers: list[Reconciler] = []
         driver = KubernetesDriver(api, wishes, clock=self.clock, on_change=lambda one: reconcilers[0].wake(one))  # noqa: PLW0108 - filled below
         reconciler = Reconciler(self.store, driver, policy=replace(self.policy, **policy), clock=self.clock)
         reconcilers.append(reconciler)
         async with driver.following(), reconciler.running():
-            yield Runtime(self.store, Handlers(self.store, reconciler.wake, self.clock), reconciler, driver, wishes)
+            handlers = Handlers(self.store, reconciler.wake, self.clock)
+            commands = Commands(self.store, KubernetesRunner(api, wishes, clock=self.clock))
+            yield Runtime(self.store, handlers, reconciler, driver, wishes, commands)
         await api.close()
 
     async def apply(self, runtime: Runtime, workload: Workload) -> Workload:

@@ -34,6 +34,8 @@ class RuntimeSettings(ServiceSettings):
     grace_s: float = 10.0
     # Output that could not be shipped yet; beyond it the oldest is dropped and counted.
     unshipped_log_bytes: int = 64 << 20
+    # So many commands (`shipoff run`, `shipoff exec`) run at the same time; of one project at most four.
+    commands_at_once: int = Field(default=16, ge=1)
     # Apps run inside bubblewrap: "auto" where it works, "required" or the service does not start, "off".
     sandbox: Mode = Field(default="auto", validation_alias="SHIPOFF_SANDBOX")
     # Folders of this machine that apps may write to as far as their accounts may, separated by commas; inside bubblewrap there
@@ -48,10 +50,18 @@ class KubernetesSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SHIPOFF_KUBERNETES_", frozen=True, extra="ignore", populate_by_name=True)
 
+    # Platforms that share a cluster each have a name of their own, and touch nothing of the others'.
+    platform: str = Field(default="shipoff", pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")
+    # Who brings the cluster in line with what is wanted: "direct", the platform itself; "argocd", Argo CD out of the GitOps
+    # repository.
+    mode: Literal["direct", "argocd"] = "direct"
     # The class of the apps' Ingress objects ("traefik", "nginx", …); empty: none are made.
     ingress_class: str = "traefik"
     # Where the ingress controller runs.
     ingress_namespace: str = "kube-system"
+    # host:port of the ingress controller, as the platform's own edge reaches it: apps' requests are passed on there. Empty:
+    # the edge asks the apps' Services, which it only finds inside the cluster.
+    ingress_address: str = Field(default="", pattern=r"^(([a-z0-9.-]+|\[[0-9a-f:]+\]):[0-9]{1,5})?$")
     # The cert-manager ClusterIssuer of the apps' certificates; empty: no TLS at the ingress.
     cluster_issuer: str = ""
     # The numeric user that apps run as, and whether they may write to /tmp only.

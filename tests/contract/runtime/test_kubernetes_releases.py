@@ -14,7 +14,9 @@ from lightkube.resources.networking_v1 import Ingress, NetworkPolicy
 from lightkube.types import PatchType
 from neighbours.kube_api import KubeApi
 from neighbours.kube_runtime import CRASHES, QUICK, REAL, SERVES, SILENT, Ground, Runtime, exists, missing_image, until
+from neighbours.runtime_store import MemoryStore
 
+from shipoff.runtime.adapters.kubernetes.api import Api
 from shipoff.runtime.domain import (
     EmitFailed,
     EmitReady,
@@ -125,12 +127,11 @@ async def test_a_stopped_app_that_nothing_replaced_goes_at_once_with_its_namespa
     web = ground.workload()
     await ground.ready(runtime, web)
     await ground.stopped(runtime, web)
-    names = ground.names[web.deployment_id]
+    await until(lambda: _is_gone(ground, web))
 
-    async def gone() -> bool:
-        return not await exists(ground.client, names.namespace)
 
-    await until(gone)
+async def _is_gone(ground: Ground, workload: Workload) -> bool:
+    return not await exists(ground.client, ground.names[workload.deployment_id].namespace)
 
 
 async def test_a_project_whose_last_release_has_just_gone_is_deployed_again(ground: Ground, runtime: Runtime) -> None:
@@ -172,6 +173,29 @@ async def test_environments_of_a_project_share_its_namespace_and_nothing_else(gr
     assert await ground.pods(live)
     assert await ground.routed(live)
     assert not await ground.routed(preview)
+
+
+async def test_two_platforms_on_one_cluster_leave_each_other_s_objects_alone(ground: Ground) -> None:
+    other = replace(
+        ground, store=MemoryStore(), names={}, cluster=replace(ground.cluster, platform=f"{ground.cluster.platform}-two")
+    )
+    async with ground.runtime() as first, other.runtime() as second:
+        mine, theirs = ground.workload(), other.workload()
+        await ground.ready(first, mine)
+        before = [one.metadata.uid for one in await ground.pods(mine)]
+        await other.ready(second, theirs)
+        await other.stopped(second, theirs)
+        await until(lambda: _is_gone(other, theirs))
+    assert [one.metadata.uid for one in await ground.pods(mine)] == before
+
+
+async def test_a_platform_s_runtime_sees_nothing_of_another_s(ground: Ground, runtime: Runtime) -> None:
+    web = ground.workload()
+    await ground.ready(runtime, web)
+    namespace = ground.names[web.deployment_id].namespace
+    for platform, seen in ((ground.cluster.platform, True), ("shipoff-two", False)):
+        found, _ = await Api(ground.client, platform=platform).list(Deployment)
+        assert (namespace in {one.metadata.namespace for one in found}) is seen
 
 
 async def test_instances_are_added_and_taken_away(ground: Ground, runtime: Runtime) -> None:

@@ -76,6 +76,20 @@ async def test_an_image_runs_on_the_cluster_and_its_events_reach_the_stream(
     assert not cluster.store.of("deployments")
 
 
+async def test_behind_an_ingress_all_apps_share_its_address(
+    ground: Ground, cluster: KubeApi, monkeypatch: pytest.MonkeyPatch, eventually
+) -> None:
+    monkeypatch.setenv("SHIPOFF_KUBERNETES_INGRESS_ADDRESS", "127.0.0.1:8081")
+    async with ground.runtime(driver="kubernetes") as runtime:
+        for _ in range(2):
+            workload = web(types_pb2.ARTIFACT_KIND_IMAGE)
+            workload.configuration.run.replicas = 2
+            await apply(runtime, workload)
+            await eventually(lambda one=workload: runtime.events(one.deployment_id, events_pb2.WorkloadReady), timeout_s=20)
+            [ready] = await runtime.events(workload.deployment_id, events_pb2.WorkloadReady)
+            assert [(one.host, one.port) for one in ready.endpoints] == [("127.0.0.1", 8081)]
+
+
 @pytest.mark.parametrize(
     "wrong", [web(types_pb2.ARTIFACT_KIND_APP), web(types_pb2.ARTIFACT_KIND_IMAGE, "registry.example/shop:latest")]
 )

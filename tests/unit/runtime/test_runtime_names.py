@@ -6,13 +6,14 @@ import re
 from dataclasses import replace
 
 import pytest
-from golden.manifest_cases import CLUSTER, WEB
+from golden.manifest_cases import CASES, CLUSTER, WEB, objects
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shipoff.common.errors import InvalidInput
 from shipoff.runtime.domain import Process
 from shipoff.runtime.manifests import Configured, Release
+from shipoff.runtime.manifests.marks import PLATFORM
 from shipoff.runtime.manifests.names import checked_project, dns_label
 
 _VALID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -65,3 +66,14 @@ def test_the_same_content_is_the_same_release_whoever_deploys_it() -> None:
 )
 def test_other_content_is_another_release(changes: dict[str, object]) -> None:
     assert _release(**changes) != _release()  # type: ignore[arg-type]  # a test's own fields
+
+
+def test_platforms_that_share_a_cluster_have_namespaces_of_their_own_for_a_project() -> None:
+    both = [Release(WEB, Configured(), replace(CLUSTER, platform=one)).names.namespace for one in ("shipoff", "shipoff-two")]
+    assert both[0] != both[1]
+
+
+def test_every_object_says_which_platform_s_it_is() -> None:
+    for name in CASES:
+        assert {one.metadata.labels[PLATFORM] for one in objects(name) if one.metadata and one.metadata.labels} == {"shipoff"}
+        assert all(one.metadata and one.metadata.labels for one in objects(name))

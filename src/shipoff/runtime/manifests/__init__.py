@@ -12,7 +12,7 @@ from shipoff.runtime.manifests.marks import Object, fingerprint
 from shipoff.runtime.manifests.names import Names
 from shipoff.runtime.manifests.project import project_objects
 from shipoff.runtime.manifests.release import Release, release_objects
-from shipoff.runtime.manifests.route import route_objects
+from shipoff.runtime.manifests.route import reached_at, route_objects
 
 __all__ = [
     "ClusterSettings",
@@ -22,6 +22,7 @@ __all__ = [
     "Release",
     "fingerprint",
     "project_objects",
+    "reached_at",
     "release_objects",
     "route_objects",
 ]

@@ -20,9 +20,13 @@ PORT = 8080
 class ClusterSettings:
     """One cluster's settings. What they are unless the operator says otherwise is in settings.KubernetesSettings."""
 
+    # Tells this platform from others on the same cluster.
+    platform: str
     ingress_class: str
     # Where the ingress controller's pods run: the only ones from outside the project that reach an app.
     ingress_namespace: str
+    # host:port at which the platform's own edge finds the controller; empty: it asks the Services.
+    ingress_address: str
     # The cert-manager ClusterIssuer for the hosts' certificates; empty: no TLS at the ingress.
     cluster_issuer: str
     # Whom an app's processes are: never root, and never an account of the node's.

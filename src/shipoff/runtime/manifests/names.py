@@ -63,8 +63,10 @@ class Names:
         return dns_label(self.environment, name, self.release)
 
 
-def names_of(workload: Workload, *, config: str, secret: str) -> Names:
+def names_of(workload: Workload, *, platform: str, config: str, secret: str) -> Names:
     """The names; `config` and `secret` stand for the contents of the ConfigMap and the Secret.
+
+    No two platforms share a namespace.
 
     Raises InvalidInput for a project's name that is reserved.
     """
@@ -74,7 +76,7 @@ def names_of(workload: Workload, *, config: str, secret: str) -> Names:
     release = digest_of(workload.artifact.object_key, config, secret, *runs, *commands)
     environment = dns_label(workload.environment)
     return Names(
-        namespace=dns_label("app", project, digest_of(workload.project_id)),
+        namespace=dns_label("app", project, digest_of(platform, workload.project_id)),
         release=release,
         environment=environment,
         config=dns_label(environment, "config", config),

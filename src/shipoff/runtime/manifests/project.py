@@ -32,8 +32,8 @@ ACCOUNT = "app"
 def project_objects(workload: Workload, names: Names, cluster: ClusterSettings) -> list[Object]:
     """The namespace first: the others live in it."""
     objects: list[Object] = [
-        _namespace(workload, names),
-        ServiceAccount(metadata=_metadata(workload, names, ACCOUNT), automountServiceAccountToken=False),
+        _namespace(workload, names, cluster),
+        ServiceAccount(metadata=_metadata(workload, names, cluster, ACCOUNT), automountServiceAccountToken=False),
         _quota(workload, names, cluster),
         _limits(workload, names, cluster),
         *_policies(workload, names, cluster),
@@ -41,10 +41,10 @@ def project_objects(workload: Workload, names: Names, cluster: ClusterSettings) 
     return [marked(one) for one in objects]
 
 
-def _namespace(workload: Workload, names: Names) -> Namespace:
+def _namespace(workload: Workload, names: Names, cluster: ClusterSettings) -> Namespace:
     security = {f"{_POD_SECURITY}/{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
     annotations = {"shipoff.dev/project-name": workload.project_name}
-    labels = {**project_labels(workload), **security}
+    labels = {**project_labels(workload, cluster.platform), **security}
     return Namespace(metadata=ObjectMeta(name=names.namespace, labels=labels, annotations=annotations))
 
 
@@ -58,7 +58,7 @@ def _quota(workload: Workload, names: Names, cluster: ClusterSettings) -> Resour
         "services.loadbalancers": "0",
         "persistentvolumeclaims": "0",
     }
-    return ResourceQuota(metadata=_metadata(workload, names, "quota"), spec=ResourceQuotaSpec(hard=hard))
+    return ResourceQuota(metadata=_metadata(workload, names, cluster, "quota"), spec=ResourceQuotaSpec(hard=hard))
 
 
 def _limits(workload: Workload, names: Names, cluster: ClusterSettings) -> LimitRange:
@@ -67,7 +67,7 @@ def _limits(workload: Workload, names: Names, cluster: ClusterSettings) -> Limit
         default={"cpu": f"{cluster.most_cpu_millis}m", "memory": "256Mi"},
         defaultRequest={"cpu": f"{cluster.cpu_millis}m", "memory": "256Mi"},
     )
-    return LimitRange(metadata=_metadata(workload, names, "limits"), spec=LimitRangeSpec(limits=[item]))
+    return LimitRange(metadata=_metadata(workload, names, cluster, "limits"), spec=LimitRangeSpec(limits=[item]))
 
 
 def _policies(workload: Workload, names: Names, cluster: ClusterSettings) -> list[NetworkPolicy]:
@@ -76,19 +76,19 @@ def _policies(workload: Workload, names: Names, cluster: ClusterSettings) -> lis
     controller = LabelSelector(matchLabels={_NAMESPACE_NAME: cluster.ingress_namespace})
     return [
         NetworkPolicy(
-            metadata=_metadata(workload, names, "deny-all"),
+            metadata=_metadata(workload, names, cluster, "deny-all"),
             spec=NetworkPolicySpec(podSelector=everything, policyTypes=["Ingress", "Egress"]),
         ),
         NetworkPolicy(
-            metadata=_metadata(workload, names, "allow-dns"),
+            metadata=_metadata(workload, names, cluster, "allow-dns"),
             spec=NetworkPolicySpec(podSelector=everything, policyTypes=["Egress"], egress=[_dns()]),
         ),
         NetworkPolicy(
-            metadata=_metadata(workload, names, "allow-outside"),
+            metadata=_metadata(workload, names, cluster, "allow-outside"),
             spec=NetworkPolicySpec(podSelector=everything, policyTypes=["Egress"], egress=[_outside()]),
         ),
         NetworkPolicy(
-            metadata=_metadata(workload, names, "allow-ingress-controller"),
+            metadata=_metadata(workload, names, cluster, "allow-ingress-controller"),
             spec=NetworkPolicySpec(
                 podSelector=LabelSelector(matchLabels={PROCESS: WEB}),
                 policyTypes=["Ingress"],
@@ -115,5 +115,5 @@ def _outside() -> NetworkPolicyEgressRule:
     return NetworkPolicyEgressRule(to=[NetworkPolicyPeer(ipBlock=block) for block in blocks])
 
 
-def _metadata(workload: Workload, names: Names, name: str) -> ObjectMeta:
-    return ObjectMeta(name=name, namespace=names.namespace, labels=project_labels(workload))
+def _metadata(workload: Workload, names: Names, cluster: ClusterSettings, name: str) -> ObjectMeta:
+    return ObjectMeta(name=name, namespace=names.namespace, labels=project_labels(workload, cluster.platform))

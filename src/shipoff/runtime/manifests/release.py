@@ -54,6 +54,8 @@ PORT_NAME = "http"
 # Probes and the Service come to the pod's address.
 _EVERYWHERE = "0.0.0.0"
 _CPU_TARGET_PERCENT = 80
+# The controller of Sealed Secrets may take a Secret over that the driver applied itself, when Argo CD is to apply from then on.
+_MANAGED = "sealedsecrets.bitnami.com/managed"
 _LIVE_EVERY_S = 10
 
 
@@ -85,7 +87,7 @@ class Release:
     def names(self) -> Names:
         """What its objects are called. Raises InvalidInput."""
         config = digest_of(*(part for pair in sorted(self.config.items()) for part in pair))
-        return names_of(self.workload, config=config, secret=self.configured.secret)
+        return names_of(self.workload, platform=self.cluster.platform, config=config, secret=self.configured.secret)
 
     def replicas(self, process: Process) -> int:
         """How many instances of a process are wanted."""
@@ -95,10 +97,12 @@ class Release:
 def release_objects(release: Release) -> list[Object]:
     """The configuration first: what runs refers to it."""
     workload, names = release.workload, release.names
+    secret = _metadata(release, names.secret)
+    secret.annotations = {_MANAGED: "true"}
     objects: list[Object] = [
         ConfigMap(metadata=_metadata(release, names.config), data=release.config, immutable=True),
         Secret(
-            metadata=_metadata(release, names.secret),
+            metadata=secret,
             data={name: b64encode(value.encode()).decode() for name, value in release.configured.variables.items()},
             immutable=True,
             type="Opaque",
@@ -112,7 +116,7 @@ def release_objects(release: Release) -> list[Object]:
 
 
 def _metadata(release: Release, name: str) -> ObjectMeta:
-    labels = marks.environment_labels(release.workload)
+    labels = marks.environment_labels(release.workload, release.cluster.platform)
     return ObjectMeta(name=name, namespace=release.names.namespace, labels=labels)
 
 
@@ -124,7 +128,7 @@ def _is_autoscaled(release: Release, process: Process) -> bool:
 def _pod_labels(release: Release, process: Process) -> dict[str, str]:
     """Nothing of the deployment's own: the pods of a release outlive the deployment that brought them."""
     own = {marks.PROCESS: dns_label(process.name), marks.RELEASE: release.names.release}
-    return {**marks.environment_labels(release.workload), **own}
+    return {**marks.environment_labels(release.workload, release.cluster.platform), **own}
 
 
 def _deployment(release: Release, process: Process) -> Deployment:
@@ -147,7 +151,7 @@ def _deployment(release: Release, process: Process) -> Deployment:
         spec=DeploymentSpec(
             replicas=None if _is_autoscaled(release, process) else release.replicas(process),
             selector=LabelSelector(matchLabels=selector),
-            template=PodTemplateSpec(metadata=template, spec=_pod(release, process)),
+            template=PodTemplateSpec(metadata=template, spec=pod_spec(release, process)),
             strategy=DeploymentStrategy(
                 type="RollingUpdate", rollingUpdate=RollingUpdateDeployment(maxSurge=1, maxUnavailable=0)
             ),
@@ -157,7 +161,8 @@ def _deployment(release: Release, process: Process) -> Deployment:
     )
 
 
-def _pod(release: Release, process: Process) -> PodSpec:
+def pod_spec(release: Release, process: Process) -> PodSpec:
+    """How a process of the release runs."""
     cluster = release.cluster
     return PodSpec(
         serviceAccountName=ACCOUNT,

@@ -35,9 +35,21 @@ def route_objects(release: Release) -> list[Object]:
     if WEB not in {process.name for process in release.workload.runnable}:
         return []
     objects: list[Object] = [_service(release), _disruption_budget(release)]
-    if release.workload.hosts and release.cluster.ingress_class:
+    if _has_ingress(release):
         objects.append(_ingress(release))
     return [marked(one) for one in objects]
+
+
+def reached_at(release: Release) -> tuple[str, int]:
+    """Host and port at which the platform's own edge reaches it: the ingress controller where there is one to ask."""
+    if release.cluster.ingress_address and _has_ingress(release):
+        host, _, port = release.cluster.ingress_address.rpartition(":")
+        return host.strip("[]"), int(port)
+    return f"{release.names.environment}.{release.names.namespace}.svc", SERVICE_PORT
+
+
+def _has_ingress(release: Release) -> bool:
+    return bool(release.workload.hosts and release.cluster.ingress_class)
 
 
 def _selector(release: Release) -> dict[str, str]:
@@ -73,5 +85,5 @@ def _ingress(release: Release) -> Ingress:
 
 def _metadata(release: Release) -> ObjectMeta:
     names = release.names
-    labels = marks.owner_labels(release.workload)
+    labels = marks.owner_labels(release.workload, release.cluster.platform)
     return ObjectMeta(name=names.environment, namespace=names.namespace, labels=labels)

@@ -39,6 +39,8 @@ _WORKLOADS = """CREATE TABLE workloads (
     generation integer NOT NULL,
     last_incarnation integer NOT NULL,
     settled boolean NOT NULL,
+    requested_by text NOT NULL,
+    why text NOT NULL,
     request_id text NOT NULL,
     traceparent text NOT NULL,
     version bigint NOT NULL,
@@ -54,6 +56,7 @@ _INSTANCES = """CREATE TABLE instances (
     generation integer NOT NULL,
     host text NOT NULL,
     port integer NOT NULL CHECK (port BETWEEN 0 AND 65535),
+    shared boolean NOT NULL,
     pid integer NOT NULL,
     process_started text NOT NULL,
     started_at double precision NOT NULL,
@@ -69,9 +72,9 @@ _INSTANCES = """CREATE TABLE instances (
     cause text NOT NULL,
     PRIMARY KEY (deployment_id, process, index, incarnation)
 )"""
-# What waits to be started may lose its port to another; what runs may not. Instances on a cluster share their Service's.
+# What waits to be started may lose its port to another; what runs may not.
 _ONE_OWNER = """CREATE UNIQUE INDEX instances_port ON instances (host, port)
-    WHERE port > 0 AND state <> 'waiting' AND host = '127.0.0.1'"""
+    WHERE port > 0 AND state <> 'waiting' AND NOT shared"""
 _TO_DO = "CREATE INDEX workloads_unsettled ON workloads (deployment_id) INCLUDE (version) WHERE NOT settled"
 
 

@@ -18,6 +18,7 @@ from shipoff.runtime.manifests import (
     Object,
     Release,
     project_objects,
+    reached_at,
     release_objects,
     route_objects,
 )
@@ -36,6 +37,8 @@ class Desired:
     project: Mapping[Key, str]
     release: Mapping[Key, str]
     route: Mapping[Key, str]
+    # Host and port at which the edge reaches its `web`.
+    address: tuple[str, int]
 
     @property
     def deployment_id(self) -> str:
@@ -64,6 +67,7 @@ class Wishes:
                 _fingerprints(project_objects(shape, release.names, self._cluster)),
                 _fingerprints(release_objects(release)),
                 _fingerprints(route_objects(release)),
+                reached_at(release),
             )
             self._known[workload.deployment_id] = known
             self._in_namespace[known.names.namespace].add(workload.deployment_id)
@@ -92,6 +96,10 @@ class Wishes:
         release = self._opened(_shape(workload))
         project = project_objects(release.workload, release.names, self._cluster)
         return project, release_objects(release), route_objects(release)
+
+    def release(self, workload: Workload) -> Release:
+        """The release with its variables opened, for what is run beside it; nothing of it is remembered."""
+        return self._opened(_shape(workload))
 
     def _opened(self, workload: Workload) -> Release:
         sealed = types_pb2.SealedVariables.FromString(workload.variables)
