@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help up down runtime dev check test test-cluster engine bench diagram proto lock clean
+.PHONY: help up down runtime dev check test test-cluster engine bench diagram proto lock helm image clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,13 @@ proto: dev ## Generate src/shipoff/contracts from proto/
 
 lock: dev ## Lock the newest versions that pyproject.toml allows
 	$(BIN)/python scripts/lock.py
+
+helm: dev ## Helm, for the tests of the chart (brought once, 40 MB)
+	@$(BIN)/python scripts/helm.py
+
+image: ## The platform's image (BASE=debian-with-python@sha256:… TAG=registry/shipoff:1; TARGET=platform, ARGS="--push")
+	@test -n "$(BASE)" && test -n "$(TAG)" || { echo "make image needs BASE=image@sha256:… and TAG=registry/name:tag"; exit 2; }
+	docker buildx build --build-arg BASE="$(BASE)" --target $(or $(TARGET),platform) --tag "$(TAG)" $(ARGS) .
 
 clean: ## Remove what was installed and generated here; the platform's data stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build src/*.egg-info

@@ -99,7 +99,8 @@ def reported(stored: Stored, outcome: build_pb2.Outcome) -> Outcome:
         attempt=stored.ref.attempt,
         artifact=artifact,
         plan=stored.plan.plan,
-        usage=outcome.usage,
+        # What was not built says nothing of what builds need.
+        usage=None if stored.plan.HasField("unchanged") else outcome.usage,
         commit=outcome.commit,
     )
 

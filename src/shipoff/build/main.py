@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from shipoff.build.domain import Rules
 from shipoff.build.handlers import Bells, Builds, Transfers
 from shipoff.build.ports import BuilderLauncher
 from shipoff.build.reconciler import Reconciler
+from shipoff.build.reuse import Reuse
 from shipoff.build.server import BuilderServer, BuildServer
 from shipoff.build.settings import BuildSettings, JobSettings
 from shipoff.common import sandbox
@@ -47,7 +49,9 @@ async def running(settings: BuildSettings | None = None) -> AsyncIterator[None]:
         outbox = Outbox(database, streams, producing=[DEPLOYMENT_PROGRESS])
         store, bells = PostgresBuildStore(database, outbox), Bells()
         launcher, rules = await stack.enter_async_context(_launching(settings, bells))
-        services = Services(store, _detector(detector, settings), StreamedLog(streams), sealer, bells, asyncio.Event())
+        reuse = Reuse(store, objects, sealer, _circumstances(settings))
+        planner = _detector(detector, settings)
+        services = Services(store, planner, StreamedLog(streams), sealer, reuse, bells, asyncio.Event())
         reconciler = Reconciler(store, launcher, objects, bells, rules=rules)
         builders = BuilderServer(services, _transfers(store, objects, settings))
 
@@ -77,6 +81,12 @@ async def _builders_served(listen: str, builders: BuilderServer) -> AsyncIterato
 
 def _detector(stub: detector_pb2_grpc.DetectorServiceStub, settings: BuildSettings) -> RemoteDetector:
     return RemoteDetector(stub, builds_images=settings.builds_images)
+
+
+def _circumstances(settings: BuildSettings) -> str:
+    """What the operator set that decides what a build leaves."""
+    named = (settings.executor, settings.registry, settings.base_images, settings.registry_mirrors, settings.platforms)
+    return json.dumps([*named, settings.provenance, settings.sbom_generator])
 
 
 def _transfers(store: PostgresBuildStore, objects: ObjectStore, settings: BuildSettings) -> Transfers:

@@ -122,20 +122,32 @@ async def test_a_channel_of_a_service_shows_what_its_settings_name(detector, aut
         assert await detect(detector_pb2_grpc.DetectorServiceStub(opened)) == "reached"
 
 
-async def test_renewed_certificates_are_taken_by_both_sides_without_a_restart(authority, tmp_path, become):
-    # The first ones of both are of an authority that is replaced as well: nothing of before would be believed.
+async def test_a_server_takes_its_renewed_certificate_without_a_restart(authority, tmp_path, become):
+    # Of another authority: nothing of before would be believed.
     former = Authority("former")
     become(former.issue(tmp_path / "detector", "detector"))
     address = f"localhost:{free_port()}"
-    caller = former.issue(tmp_path / "gateway", "gateway")
-    async with serving(address, [(DETECTOR, Detector())]), called_by(address, caller) as stub:
-        assert await detect(stub) == "reached"
+    async with serving(address, [(DETECTOR, Detector())]):
+        async with called_by(address, former.issue(tmp_path / "early", "gateway")) as early:
+            assert await detect(early) == "reached"
         authority.issue(tmp_path / "detector", "detector")
         async with called_by(address, former.issue(tmp_path / "late", "gateway")) as late:
             with pytest.raises(errors.Unavailable):
                 await detect(late)
-        authority.issue(tmp_path / "gateway", "gateway")
-        assert await detect(stub) == "reached"
+        async with called_by(address, authority.issue(tmp_path / "gateway", "gateway")) as stub:
+            assert await detect(stub) == "reached"
+
+
+async def test_a_caller_takes_its_renewed_certificate_without_a_restart(authority, tmp_path, become):
+    former = Authority("former")
+    address = f"localhost:{free_port()}"
+    async with called_by(address, former.issue(tmp_path / "gateway", "gateway")) as stub:
+        for issuer in (former, authority):
+            become(issuer.issue(tmp_path / f"detector of {issuer.name}", "detector"))
+            issuer.issue(tmp_path / "gateway", "gateway")
+            # Another server each time, so that no connection of before is used.
+            async with serving(address, [(DETECTOR, Detector())]):
+                assert await detect(stub) == "reached"
 
 
 async def test_a_certificate_that_cannot_be_read_again_stays(detector, authority, tmp_path):
