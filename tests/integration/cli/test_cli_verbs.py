@@ -527,6 +527,10 @@ def test_scale_queue_hooks_tokens_members(platform: Platform) -> None:
     platform.add_project("my-app")
     run("scale", "3")
     assert platform.bodies[-1][2] == {"environment": "production", "replicas": 3}
+    assert "replaced one after the other" in run("restart").stdout
+    assert "shipoff resume" in run("pause").stdout
+    assert json.loads(run("resume", "-e", "staging", "--json").stdout)["environment"] == "staging"
+    assert platform.bodies[-1][2] == {"environment": "staging"}
     assert "app #4" in run("queue").stdout
     assert "hook-secret" in run("hooks", "add", "https://h.example/").stdout
     assert "https://h.example/" in run("hooks", "list").stdout
