@@ -150,7 +150,7 @@ def node() -> None:
 Eventually = Callable[..., Awaitable[Any]]
 
 
-async def until_true(condition: Callable[[], Any], timeout_s: float = 10) -> Any:
+async def until_true(condition: Callable[[], Any], timeout_s: float = 30) -> Any:
     """Waits until the condition (sync or async) gives something true; that value.
 
     Raises AssertionError with the last value, or the last AssertionError of the condition itself, after `timeout_s`.
@@ -175,5 +175,5 @@ async def until_true(condition: Callable[[], Any], timeout_s: float = 10) -> Any
 
 @pytest.fixture(scope="session")
 def eventually() -> Eventually:
-    """`await eventually(lambda: …, timeout_s=10)`: waits for a condition instead of sleeping."""
+    """`await eventually(lambda: …, timeout_s=30)`: waits for a condition instead of sleeping."""
     return until_true

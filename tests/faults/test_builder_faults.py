@@ -55,7 +55,7 @@ async def nothing_left(yard: Yard, deployment: str, eventually) -> None:
 
 async def is_lost(yard: Yard, deployment: str) -> None:
     """The attempt failed once, as a loss that is worth another try."""
-    result = await yard.result(deployment, timeout_s=10)
+    result = await yard.result(deployment, timeout_s=60)
     assert isinstance(result, events_pb2.BuildFailed)
     assert result.failure == events_pb2.BUILD_FAILURE_BUILDER_LOST
     assert len(await yard.results(deployment)) == 1
@@ -93,11 +93,12 @@ async def test_a_builder_killed_in_a_step_leaves_no_process_behind(yard, eventua
     await nothing_left(yard, deployment, eventually)
 
 
+@pytest.mark.timeout(300)
 async def test_a_builder_killed_in_the_upload_leaves_no_artifact(yard, eventually):
     deployment = await yard.start({"app.json": plan_of("head -c 300000000 /dev/urandom > noise")})
     builder = await builder_of(yard, eventually)
     incoming = yard.home / "objects" / "incoming"
-    await eventually(lambda: [path for path in incoming.rglob("*") if path.is_file()], timeout_s=60)
+    await eventually(lambda: [path for path in incoming.rglob("*") if path.is_file()], timeout_s=180)
     builder.kill()
     await is_lost(yard, deployment)
     await nothing_left(yard, deployment, eventually)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,8 @@ _PING_S = 20.0
 _MOST_CONNECTIONS = 2000
 _KEEP_ALIVE_S = 75
 _STARTS_WITHIN_S = 10.0
+# In one turn of the loop: whoever connects behind a thousand others does not wait for a thousand turns.
+_ACCEPTED_AT_ONCE = 16
 # The socket is the public API itself: the edge proxy, under another account, may connect.
 _FOLDER_MODE = 0o711
 
@@ -33,6 +37,19 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listens with several descriptors of each socket: the loop accepts one connection of each in a turn."""
+        await super().startup(sockets)
+        config, loop = self.config, asyncio.get_running_loop()
+        # As uvicorn makes them.
+        protocol: Callable[..., asyncio.Protocol] = config.http_protocol_class
+        made = partial(protocol, config=config, server_state=self.server_state, app_state=self.lifespan.state)
+        for number in [one.fileno() for server in self.servers for one in server.sockets]:
+            for _ in range(_ACCEPTED_AT_ONCE - 1):
+                again = socket.socket(fileno=os.dup(number))
+                listen = loop.create_unix_server if again.family is socket.AF_UNIX else loop.create_server
+                self.servers.append(await listen(made, sock=again, backlog=config.backlog))
 
 
 def _config(app: ASGIApp, settings: GatewaySettings) -> uvicorn.Config:
