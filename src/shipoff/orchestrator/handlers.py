@@ -21,6 +21,7 @@ from shipoff.orchestrator.domain import (
     Deployment,
     Event,
     Instruction,
+    PauseWanted,
     ProjectRemoved,
     ProvisionFailed,
     Replaced,
@@ -203,8 +204,29 @@ async def scale(store: Store, deployment_id: str, replicas: int) -> bool:
             )
         if await apply(work, deployment, Scaled(replicas)) is None:
             return False
-        await work.resize(deployment, replicas)
+        if not deployment.paused:
+            await work.resize(deployment, replicas)
     return True
+
+
+async def pause(store: Store, deployment_id: str, *, paused: bool) -> None:
+    """Has what serves rest, or run again; nothing where it does already. What rests reserves nothing.
+
+    Raises NotFound, PreconditionFailed for files, for what does not serve, and when there is no room to run again.
+    """
+    async with store.begin() as work:
+        deployment = await work.locked(deployment_id)
+        if deployment is None:
+            raise NotFound("there is no such deployment")
+        if deployment.state is not State.PRODUCTION or deployment.static:
+            kind = "a static site: nothing of it runs" if deployment.static else str(deployment.state)
+            raise PreconditionFailed(f"deployment #{deployment.number} is {kind}", remedy="only an app that is live can rest")
+        if await apply(work, deployment, PauseWanted(paused=paused)) is None:
+            return
+        if paused:
+            await work.release(deployment)
+        else:
+            await work.resize(deployment, deployment.replicas)
 
 
 async def cancel(store: Store, deployment_id: str, actor: str) -> None:

@@ -66,6 +66,7 @@ class Performer:
             Instruction.SWITCH_ROUTE: self._switch_route,
             Instruction.STOP_WORKLOAD: self._stop_workload,
             Instruction.SCALE_WORKLOAD: self._scale_workload,
+            Instruction.PAUSE_WORKLOAD: self._pause_workload,
             Instruction.RESTORE_ROUTE: self._restore_route,
             Instruction.REMOVE_ROUTE: self._remove_route,
             Instruction.PUT_BACK: self._put_back,
@@ -229,6 +230,12 @@ class Performer:
     async def _scale_workload(self, held: Held) -> Event | None:
         if held.record.deployment.state is State.PRODUCTION:
             await self._outside.scale_workload(held.record.deployment.id, held.record.deployment.replicas)
+        return None
+
+    async def _pause_workload(self, held: Held) -> Event | None:
+        now = held.record.deployment
+        if now.state is State.PRODUCTION:
+            await self._outside.pause_workload(now.id, paused=now.paused)
         return None
 
     async def _stop_workload(self, held: Held) -> Event | None:

@@ -95,6 +95,9 @@ class Work(Protocol):
     async def resize(self, deployment: Deployment, replicas: int) -> None:
         """Reserves for so many instances instead. Raises PreconditionFailed when there is no room for them."""
 
+    async def release(self, deployment: Deployment) -> None:
+        """Reserves nothing for it any more."""
+
     async def next_fence(self, deployment: Deployment, *, call_off: bool = False) -> int:
         """A new fencing token for the environment's route; `call_off` lets it beat this very deployment's."""
 
@@ -158,6 +161,9 @@ class Outside(Protocol):
 
     async def apply_workload(self, record: Record) -> None:
         """Stores what shall run."""
+
+    async def pause_workload(self, deployment_id: str, *, paused: bool) -> None:
+        """Has its instances rest, or run again."""
 
     async def scale_workload(self, deployment_id: str, replicas: int) -> None:
         """Wants so many instances of it. Raises NotFound."""

@@ -131,6 +131,16 @@ async def _scalar(database: Database, statement: sa.TextClause) -> None:
         await tx.scalar(statement)
 
 
+async def test_what_only_reads_does_not_wait_for_those_who_write(url):
+    """As long as a burst has all connections, whoever looks at a deployment would stand in line behind it."""
+    async with Database.open(url, pool_size=1, read_pool_size=1) as database, database.transaction() as writer:
+        await writer.execute(sa.text("CREATE TABLE written (name text)"))
+        async with asyncio.timeout(4):
+            assert await database.all(sa.text("SELECT 1 AS one")) == [{"one": 1}]
+            async with database.transaction(reading=True) as reader:
+                assert await reader.scalar(sa.text("SELECT 2")) == 2
+
+
 ADD = sa.text("INSERT INTO things SELECT unnest(CAST(:names AS text[])), :size RETURNING name, size")
 GROW = sa.text("UPDATE things SET size = size + :size RETURNING name")
 

@@ -42,19 +42,23 @@ _CHANGED = {
     "out_of_memory": "text",
     "awaits_slot": "boolean",
     "replicas": "integer",
+    "paused": "boolean",
     "endpoints": "text",
     "changed_at": "timestamptz",
     "slotted": "boolean",
     "phase": "boolean",
+    "releases": "boolean",
 }
-_TAKEN_OVER = [name for name in _CHANGED if name not in ("id", "was", "endpoints", "slotted", "phase")]
+_TAKEN_OVER = [name for name in _CHANGED if name not in ("id", "was", "endpoints", "slotted", "phase", "releases")]
 _SAVE = sa.text(
     f"UPDATE deployments AS d SET {', '.join(f'{name} = given.{name}' for name in _TAKEN_OVER)},"
     " endpoints = CAST(given.endpoints AS jsonb), checked_at = clock_timestamp(),"
     " slot_at = CASE WHEN given.slotted THEN clock_timestamp() ELSE slot_at END,"
     " deadline_at = CASE WHEN NOT given.phase THEN deadline_at ELSE clock_timestamp() + make_interval(secs => CASE"
     "  WHEN given.state = 'queued' OR given.awaits_slot THEN queued_limit_s"
-    "  WHEN given.state = 'building' THEN building_limit_s WHEN given.state = 'provisioning' THEN provisioning_limit_s END) END"
+    "  WHEN given.state = 'building' THEN building_limit_s WHEN given.state = 'provisioning' THEN provisioning_limit_s"
+    "  + CASE WHEN given.releases THEN releasing_limit_s ELSE 0 END END) END,"
+    " provisioning_limit_s = provisioning_limit_s + CASE WHEN given.releases THEN releasing_limit_s ELSE 0 END"
     f" FROM {unnested(_CHANGED)} WHERE d.id = given.id AND d.version = given.was RETURNING d.id"
 )
 _MOVED = {"id": "uuid", "version": "bigint", "from_state": "text", "to_state": "text", "reason": "text", "actor": "text"}
@@ -107,6 +111,7 @@ class _Change:
             "endpoints": json.dumps([asdict(endpoint) for endpoint in after.endpoints]),
             "slotted": self.slotted,
             "phase": self.phase,
+            "releases": self.phase and after.state is State.PROVISIONING and _has_release_command(after.plan),
         }
 
 
@@ -124,6 +129,10 @@ class _Move:
         now = self.after.deployment
         moved = {"id": now.id, "version": now.version, "from_state": self.before.state, "to_state": now.state}
         return moved | {"reason": now.reason, "actor": self.actor}
+
+
+def _has_release_command(plan: bytes) -> bool:
+    return any(process.name == "release" for process in types_pb2.Plan.FromString(plan).processes)
 
 
 def artifact_key(artifact: bytes) -> str:

@@ -12,6 +12,7 @@ from shipoff.common.errors import Aborted, PreconditionFailed
 from shipoff.common.outbox import Outbox
 from shipoff.common.postgres import Part, Row, Transaction, arrays, unnested
 from shipoff.contracts.events.v1 import events_pb2
+from shipoff.orchestrator import messages
 from shipoff.orchestrator.adapters import admission, putting_back, routes, rows
 from shipoff.orchestrator.adapters.admission import Holding
 from shipoff.orchestrator.adapters.changes import Changes, Taking, artifact_key
@@ -48,6 +49,7 @@ _NEW = {
     "queued_limit_s": "float8",
     "building_limit_s": "float8",
     "provisioning_limit_s": "float8",
+    "releasing_limit_s": "float8",
 }
 # Under the next numbers of their projects, in the order in which they are given; those that are known already are left out. One
 # that another transaction stores at the same moment is left out too, and its number passed over. Projects in one order, as
@@ -119,15 +121,19 @@ class Limits:
     provisioning_s: float
     # Not a limit: how long a release has to serve until it counts as well.
     bake_s: float
+    # What a release command adds to provisioning.
+    releasing_s: float = 0.0
 
     def of(self, request: bytes) -> dict[str, float]:
         """By the state's column, with what the project says."""
-        configuration = events_pb2.DeploymentRequested.FromString(request).configuration
+        wanted = events_pb2.DeploymentRequested.FromString(request)
+        configuration = wanted.configuration
         build_s, ready_s = configuration.build.timeout_s, configuration.run.ready_timeout_s
         return {
             "queued_limit_s": float(configuration.build.queue_timeout_s or self.queued_s),
             "building_limit_s": float(build_s or self.building_s) + _BUILD_SLACK_S,
             "provisioning_limit_s": max(self.provisioning_s, ready_s + _READY_SLACK_S) if ready_s else self.provisioning_s,
+            "releasing_limit_s": self.releasing_s if messages.runs_release_command(wanted) else 0.0,
         }
 
 
@@ -356,12 +362,15 @@ class PostgresWork:
         held = (await admission.held(self._tx, [deployment.id])).get(deployment.id, Holding()).amount
         if not needs.within(held.plus(free).maximum(held)):
             raise PreconditionFailed(
-                f"there is no room for {replicas} instances: they need {needs}, of which {held} are reserved already, and"
-                f" {free} are free",
+                f"there is no room for {replicas or 'its'} instances: they need {needs}, of which {held} are reserved"
+                f" already, and {free} are free",
                 field="replicas",
                 remedy="scale something else down, or lower run.memory_bytes or run.cpu_millis",
             )
         self._hold(deployment.id, Holding(needs, lasting=True))
+
+    async def release(self, deployment: Deployment) -> None:
+        self._hold(deployment.id, Holding())
 
     async def lock_admission(self, *, wait: bool = True) -> Reserved | None:
         locked = admission.budget(self._tx, lock=True) if wait else admission.budget_if_free(self._tx)
