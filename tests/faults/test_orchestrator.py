@@ -16,6 +16,8 @@ from shipoff.common.ids import new_id
 PARTS = 4
 
 
+# Some twenty starts and deployments one after the other: a busy machine takes long for them.
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("part", range(PARTS))
 async def test_killed_at_every_commit_publish_acknowledgement_and_call(world, part: int):
     """Row 1: crash at point k, restart, compare with the uninterrupted run, for every k until a run needs no more points."""
