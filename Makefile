@@ -35,10 +35,13 @@ engine: ## What the tests of images need: Docker Engine, Buildx, a registry, bas
 	scripts/engine.sh
 
 # With SHIPOFF_BUILD_REGISTRY=host:port/name (which builder and nodes reach; beside it the other settings of images) the whole
-# platform is run on it too: Traefik is brought as its ingress controller, and has to reach the pods from here.
+# platform is run on it too: Traefik is brought as its ingress controller, and has to reach the pods from here. With BUILDER (the
+# Dockerfile's target "builder", or another image with Shipoff, Git and Python) and ADDRESS (of this machine, where pods reach it)
+# builds run there as Jobs.
 test-cluster: dev ## The tests of Kubernetes on the cluster of KUBECONFIG (IMAGE=name@sha256:…: busybox, where it can pull it)
 	@test -n "$(KUBECONFIG)" && test -n "$(IMAGE)" || { echo "make test-cluster needs KUBECONFIG and IMAGE=name@sha256:…"; exit 2; }
-	SHIPOFF_TEST_IMAGE="$(IMAGE)" $(BIN)/pytest -v --timeout 600 tests/contract/runtime tests/cluster $(ARGS)
+	SHIPOFF_TEST_IMAGE="$(IMAGE)" SHIPOFF_TEST_BUILDER_IMAGE="$(BUILDER)" SHIPOFF_TEST_ADDRESS="$(ADDRESS)" \
+		$(BIN)/pytest -v --timeout 600 tests/contract tests/cluster $(ARGS)
 
 bench: dev ## Measure (FIGURE=name: one figure)
 	@set -e; for figure in $(if $(FIGURE),benchmarks/$(subst -,_,$(FIGURE)).py,$(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))); do \

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc.aio
 import pytest
+from cryptography.hazmat.primitives import serialization
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from neighbours.authority import Authority, Files
 from neighbours.ports import free_port
@@ -167,8 +168,17 @@ async def test_builders_hold_no_certificate(authority, tmp_path, become):
     become(authority.issue(tmp_path / "build", "build"))
     address = f"localhost:{free_port()}"
     added = [(build_pb2_grpc.add_BuilderServiceServicer_to_server, Builders())]
-    async with serving(address, added), calls.channel(address) as opened:
-        with pytest.raises(errors.NotFound, match="reached"):
+    async with serving(address, added):
+        await _fetch(address, tls.authority(), errors.NotFound)
+        # What is served there is believed by its certificate, and not to be had in clear.
+        stranger = Authority("another").certificate.public_bytes(serialization.Encoding.PEM).decode()
+        await _fetch(address, stranger, errors.Unavailable)
+        await _fetch(address, "", errors.Unavailable)
+
+
+async def _fetch(address: str, authority: str, expected: type[errors.ShipoffError]) -> None:
+    async with calls.channel(address, credentials=calls.believing(authority)) as opened:
+        with pytest.raises(expected):
             async for _ in build_pb2_grpc.BuilderServiceStub(opened).FetchSource(build_pb2.FetchSourceRequest()):
                 pass
 
