@@ -43,7 +43,7 @@ _CLIENT_OPTIONS: list[tuple[str, int]] = [
     # Every service is its own peer: no shared pool of connections between channels to one address.
     ("grpc.use_local_subchannel_pool", 1),
 ]
-# How long a handshake may take: gRPC gives every attempt at least this option's time, and 100 ms are too few for a busy machine.
+# How long a handshake may take: every attempt gets at least the time of this option, and 100 ms are too few on a busy machine.
 _SECURE_OPTIONS: list[tuple[str, int]] = [
     *(option for option in _CLIENT_OPTIONS if option[0] != "grpc.min_reconnect_backoff_ms"),
     ("grpc.min_reconnect_backoff_ms", 5000),
