@@ -27,7 +27,7 @@ FROM ${BASE} AS common
 # git fetches sources; tini ends what an ended program leaves behind.
 RUN apt-get update -qq \
  && apt-get install -y -qq --no-install-recommends ca-certificates git tini \
- && rm -rf /var/lib/apt/lists/* \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
  && useradd --uid 10001 --user-group --home-dir /var/lib/shipoff --create-home --shell /usr/sbin/nologin shipoff
 COPY --from=dependencies /opt/shipoff /opt/shipoff
 ENV PATH=/opt/shipoff/bin:/usr/local/bin:/usr/bin:/bin \
@@ -74,7 +74,7 @@ FROM common AS builder
 USER 0
 RUN apt-get update -qq \
  && apt-get install -y -qq --no-install-recommends nodejs npm docker-buildx \
- && rm -rf /var/lib/apt/lists/*
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 ENV PATH=/opt/shipoff/bin:/usr/local/bin:/usr/bin:/bin:/usr/libexec/docker/cli-plugins
 USER 10001:10001
 CMD ["serve", "build"]

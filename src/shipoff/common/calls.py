@@ -43,6 +43,11 @@ _CLIENT_OPTIONS: list[tuple[str, int]] = [
     # Every service is its own peer: no shared pool of connections between channels to one address.
     ("grpc.use_local_subchannel_pool", 1),
 ]
+# How long a handshake may take: every attempt gets at least the time of this option, and 100 ms are too few on a busy machine.
+_SECURE_OPTIONS: list[tuple[str, int]] = [
+    *(option for option in _CLIENT_OPTIONS if option[0] != "grpc.min_reconnect_backoff_ms"),
+    ("grpc.min_reconnect_backoff_ms", 5000),
+]
 CODES: dict[type[ShipoffError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
@@ -210,12 +215,12 @@ async def channel(
 
     `ids` gives the metadata that goes with each call, `credentials` what is shown over TCP; a Unix socket needs none.
     """
-    options = [*_CLIENT_OPTIONS, *keepalive(keepalive_s)]
+    pings = keepalive(keepalive_s)
 
     def open_with(shown: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
         if shown is None:
-            return grpc.aio.insecure_channel(address, options=options)
-        return grpc.aio.secure_channel(address, shown, options=options)
+            return grpc.aio.insecure_channel(address, options=[*_CLIENT_OPTIONS, *pings])
+        return grpc.aio.secure_channel(address, shown, options=[*_SECURE_OPTIONS, *pings])
 
     connection = _Connection(open_with, in_clear if address.startswith("unix:") else credentials)
     try:

@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from neighbours.authority import Authority, Files
+from neighbours.faultproxy import FaultProxy
 from neighbours.ports import free_port
 from pydantic import ValidationError
 
@@ -114,6 +115,14 @@ async def test_a_server_of_another_authority_is_not_believed(detector, authority
     async with channel(detector) as opened:
         with pytest.raises(errors.Unavailable):
             await detect(detector_pb2_grpc.DetectorServiceStub(opened))
+
+
+async def test_a_handshake_may_take_its_time(detector, authority, tmp_path):
+    files = authority.issue(tmp_path / "gateway", "gateway")
+    async with FaultProxy.running(detector) as slow:
+        slow.delay_s = 0.3
+        async with called_by(slow.listen, files) as stub:
+            assert await detect(stub) == "reached"
 
 
 async def test_a_channel_of_a_service_shows_what_its_settings_name(detector, authority, tmp_path, become):

@@ -261,6 +261,21 @@ def test_databases_are_migrated_before_an_upgrade_and_where_they_are_there_alrea
     assert "initContainers" not in pods(rendered(**EXTERNAL))["s-log"]
 
 
+def test_a_secret_s_files_and_the_internet_are_given_to_whom_they_are_for() -> None:
+    given = {"secretFiles": [{"secret": "gitops", "path": "/etc/shipoff/gitops"}]}
+    objects = rendered(services={"runtime": {**given, "internet": True}})
+    for service in SERVICES:
+        pod = pods(objects)[f"s-{service}"]
+        (own, *_) = pod["containers"]
+        there = {"name": "secret-gitops", "mountPath": "/etc/shipoff/gitops", "readOnly": True} in own["volumeMounts"]
+        assert there is (service == "runtime") is ("secret-gitops" in [one["name"] for one in pod["volumes"]])
+        egress = of_kind(objects, "NetworkPolicy")[f"s-{service}"]["spec"]["egress"]
+        public = [rule for rule in egress if "except" in json.dumps(rule["to"])]
+        assert bool(public) is (service in ("build", "worker", "runtime")), service
+    (single, _) = pods(rendered(**SINGLE, single=given))["s-single"]["containers"]
+    assert single["volumeMounts"][-1]["mountPath"] == "/etc/shipoff/gitops"
+
+
 def test_large_numbers_are_written_out() -> None:
     objects = rendered(settings={"SHIPOFF_ORCHESTRATOR_BUDGET_MEMORY_BYTES": 8589934592, "SHIPOFF_LOG_RETENTION_DAYS": 0.5})
     environment = {one["name"]: one.get("value") for one in pods(objects)["s-log"]["containers"][0]["env"]}
