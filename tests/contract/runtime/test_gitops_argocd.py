@@ -171,7 +171,7 @@ async def test_what_argo_cd_cannot_apply_is_the_deployment_s_reason(argo: Argo, 
         fault = fake.fail("PATCH", "/deployments/", 422, times=1_000_000)
         second = await ground.apply(runtime, ground.workload(*OTHER))
         deployment = argo.names(second).process("web")
-        await until(lambda: _says(argo, second, "Failed"), "Argo CD did not fail")
+        await until(lambda: _knows(argo, runtime, second, f"Deployment {deployment}"), "the driver does not know why")
         ground.ahead_s += second.ready_timeout_s
         failed = await ground.told(second, EmitFailed)
         assert "Argo CD cannot sync: one or more objects failed to apply" in failed.reason
@@ -198,7 +198,7 @@ async def test_a_secret_that_the_cluster_cannot_open_is_the_reason(argo: Argo, f
     argo.controller.key = 1
     async with ground.runtime() as runtime:
         workload = await ground.apply(runtime, ground.workload(variables={"A": "1"}))
-        await until(lambda: _says(argo, workload, "no key could decrypt"), "the controller did not say so")
+        await until(lambda: _knows(argo, runtime, workload, "cannot be opened"), "the driver does not know why")
         ground.ahead_s += workload.ready_timeout_s
         failed = await ground.told(workload, EmitFailed)
     assert "a secret cannot be opened on the cluster" in failed.reason
@@ -261,9 +261,10 @@ async def _is_gone(client: AsyncClient, namespace: str) -> bool:
     return not await exists(client, namespace)
 
 
-async def _says(argo: Argo, workload: Workload, words: str) -> bool:
-    app = await argo.application(argo.names(workload))
-    return app is not None and words in str(app.status)
+async def _knows(argo: Argo, runtime: Any, workload: Workload, words: str) -> bool:
+    """Whether the driver says so when it looks."""
+    seen = await runtime.driver.observe(*argo.ground.store.rows[workload.deployment_id], probe=())
+    return words in seen.trouble
 
 
 async def _ready(argo: Argo, runtime: Any, workload: Workload) -> Workload:
