@@ -91,7 +91,7 @@ class ArgoStandIn:
         asked = _REFRESH in (app.metadata.annotations or {})
         now, seen = time.monotonic(), (head, app.spec, app.metadata.deletionTimestamp, self.syncs)
         before, at = self._looked.get(app.metadata.name, (None, 0.0))
-        if not asked and seen == before and now - at < 10 * self.every_s:
+        if not asked and seen == before and now - at < 25 * self.every_s:
             return False
         self._looked[app.metadata.name] = (seen, now)
         return True

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lightkube import AsyncClient, codecs
+from lightkube import ApiError, AsyncClient, codecs
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.apiextensions_v1 import CustomResourceDefinition
 from lightkube.resources.core_v1 import Namespace, Secret, Service
@@ -66,7 +67,9 @@ async def argo(ground: Ground, tmp_path: Path) -> AsyncIterator[Argo]:
         yield Argo(ground, controller, Desired(path))
         await ground.tidy()
         async for one in ground.client.list(Application, namespace=namespace):
-            await ground.client.delete(Application, one.metadata.name, namespace=namespace)
+            # Its runtime may have seen to that at this moment.
+            with contextlib.suppress(ApiError):
+                await ground.client.delete(Application, one.metadata.name, namespace=namespace)
         await until(lambda: _is_free(ground.client, namespace), "an Application is left")
     await ground.client.delete(Namespace, namespace)
 
