@@ -55,8 +55,10 @@ class Argo:
 async def argo(ground: Ground, tmp_path: Path) -> AsyncIterator[Argo]:
     """With an empty repository. On a real cluster with the Application's kind, in a namespace of its own."""
     namespace = f"shipoff-test-argocd-{new_id()[-12:]}"
-    if REAL:
-        await ground.client.apply(codecs.from_dict(CRD), field_manager="shipoff-tests", force=True)
+    # A cluster that has an Argo CD keeps its own.
+    kind_made = REAL and not await _is_served(ground.client)
+    if kind_made:
+        await ground.client.apply(codecs.from_dict(CRD), field_manager="shipoff-tests")
         await until(lambda: _is_served(ground.client), "the Application's kind is not served")
     made = Namespace(metadata=ObjectMeta(name=namespace, labels={"shipoff.dev/test": "argocd"}))
     await ground.client.apply(made, field_manager="shipoff-tests")
@@ -72,10 +74,15 @@ async def argo(ground: Ground, tmp_path: Path) -> AsyncIterator[Argo]:
                 await ground.client.delete(Application, one.metadata.name, namespace=namespace)
         await until(lambda: _is_free(ground.client, namespace), "an Application is left")
     await ground.client.delete(Namespace, namespace)
+    if kind_made:
+        await ground.client.delete(CustomResourceDefinition, CRD["metadata"]["name"])
 
 
 async def _is_served(client: AsyncClient) -> bool:
-    found = await client.get(CustomResourceDefinition, CRD["metadata"]["name"])
+    try:
+        found = await client.get(CustomResourceDefinition, CRD["metadata"]["name"])
+    except ApiError:
+        return False
     conditions = (found.status.conditions or []) if found.status else []
     return any(one.type == "Established" and one.status == "True" for one in conditions)
 
