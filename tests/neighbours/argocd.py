@@ -34,10 +34,10 @@ from shipoff.runtime.manifests.application import Application
 Json = dict[str, Any]
 _MANAGER = "argocd-controller"
 _REFRESH = "argocd.argoproj.io/refresh"
-_AMOUNT = re.compile(r"([0-9.]+)(m|k|M|G|Ki|Mi|Gi|Ti|)")
+_AMOUNT = re.compile(r"([0-9.]+)(m|k|M|G|Ki|Mi|Gi|Ti|Pi|)")
 _UNITS = {
     "m": Decimal("0.001"), "": 1, "k": 10**3, "M": 10**6, "G": 10**9,
-    "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40,
+    "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "Pi": 1 << 50,
 }  # fmt: skip
 # In the order in which a sync applies them.
 _FIRST = ("Namespace", "ResourceQuota", "LimitRange", "NetworkPolicy", "ServiceAccount", "Secret", "ConfigMap")
@@ -91,7 +91,7 @@ class ArgoStandIn:
         asked = _REFRESH in (app.metadata.annotations or {})
         now, seen = time.monotonic(), (head, app.spec, app.metadata.deletionTimestamp, self.syncs)
         before, at = self._looked.get(app.metadata.name, (None, 0.0))
-        if not asked and seen == before and now - at < 10 * self.every_s:
+        if not asked and seen == before and now - at < 25 * self.every_s:
             return False
         self._looked[app.metadata.name] = (seen, now)
         return True

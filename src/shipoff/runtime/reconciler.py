@@ -269,7 +269,7 @@ class Reconciler:
         due = transitions.due_probes(instances, self._clock())
         seen = await self._driver.observe(workload, instances, probe=due)
         refused = {**seen.refused, **known.refused}
-        observed = replace(seen, refused=refused, trouble=known.trouble or seen.trouble)
+        observed = replace(seen, refused=refused, trouble=seen.trouble or known.trouble)
         return transitions.decide(workload, instances, observed, now=self._clock(), policy=self._policy)
 
     async def _save(self, known: _Known, decision: Decision) -> Stored:

@@ -39,7 +39,7 @@ _VALUES = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(_VALUES)
 @example("a\nb: c\n")
 @example("\x85  ")
