@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import os
+import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +39,7 @@ class CommandPod:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
         )
         watching = asyncio.create_task(self._end_with_the_pod(child))
         try:
@@ -46,8 +49,7 @@ class CommandPod:
             code = await child.wait()
         finally:
             watching.cancel()
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
+            _kill(child)
             await child.wait()
         exit_code = 128 - code if code < 0 else code
         ended = {"exitCode": exit_code, "reason": "Error" if exit_code else "Completed"}
@@ -72,10 +74,15 @@ class CommandPod:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.05), self.api.store.changed:
                     await self.api.store.changed.wait()
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
+        _kill(child)
 
     def _say(self, state: Json, phase: str) -> None:
         container = {"name": "app", "image": "", "imageID": "", "ready": False, "restartCount": 0, "state": state}
         self.pod["status"] = {"phase": phase, "conditions": [], "containerStatuses": [container]}
         self.api.store.update("pods", self.pod)
+
+
+def _kill(child: asyncio.subprocess.Process) -> None:
+    """With everything that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)

@@ -79,6 +79,8 @@ class Ground:
     store: MemoryStore = field(default_factory=MemoryStore)
     cluster: ClusterSettings = CLUSTER
     policy: Policy = QUICK
+    # Which kind of the driver runs on it.
+    make: Callable[..., KubernetesDriver] = KubernetesDriver
     names: dict[str, Names] = field(default_factory=dict)
     _sealer: Sealer = field(default_factory=lambda: Sealer(MASTER_KEY))
     _project: str = field(default_factory=new_id)
@@ -124,7 +126,7 @@ class Ground:
         client = AsyncClient(config=self.client.config, timeout=timeout, trust_env=False)
         api, wishes = Api(client, platform=self.cluster.platform), Wishes(self._sealer, self.cluster)
         reconcilers: list[Reconciler] = []
-        driver = KubernetesDriver(api, wishes, clock=self.clock, on_change=lambda one: reconcilers[0].wake(one))  # noqa: PLW0108 - filled below
+        driver = self.make(api, wishes, clock=self.clock, on_change=lambda one: reconcilers[0].wake(one))  # noqa: PLW0108 - filled below
         reconciler = Reconciler(self.store, driver, policy=replace(self.policy, **policy), clock=self.clock)
         reconcilers.append(reconciler)
         async with driver.following(), reconciler.running():

@@ -105,6 +105,7 @@ class Workloads(runtime_pb2_grpc.RuntimeServiceServicer):
     # The endpoints that it told of last, by deployment.
     serving: dict[str, events_pb2.WorkloadReady] = field(default_factory=dict)
     automatic: bool = True
+    paused: dict[str, bool] = field(default_factory=dict)
 
     async def ApplyWorkload(self, request, context):
         self.applied.append(request.workload.deployment_id)
@@ -125,6 +126,10 @@ class Workloads(runtime_pb2_grpc.RuntimeServiceServicer):
     async def ScaleWorkload(self, request, context):
         self.scaled[request.deployment_id] = request.replicas
         return runtime_pb2.ScaleWorkloadResponse()
+
+    async def PauseWorkload(self, request, context):
+        self.paused[request.deployment_id] = request.paused
+        return runtime_pb2.PauseWorkloadResponse()
 
     async def StopWorkload(self, request, context):
         self.stopped.append(request.deployment_id)
@@ -152,6 +157,10 @@ class Edge(cdn_pb2_grpc.CdnServiceServicer):
     told: list[Route] = field(default_factory=list)
     # Called after a switch, before its answer leaves.
     after_switch: Callable[[str], None] | None = None
+
+    def route(self, deployment_id: str) -> cdn_pb2.Route:
+        """What leads to a deployment."""
+        return next(one for one in self.routes.values() if one.deployment_id == deployment_id)
 
     async def PublishRelease(self, request, context):
         self.published.append(request.deployment_id)

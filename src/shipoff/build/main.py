@@ -30,6 +30,7 @@ from shipoff.common.postgres import Database, migrate
 from shipoff.common.rpc import channel, serving
 from shipoff.common.sealing import Sealer
 from shipoff.common.streams import DEPLOYMENT_PROGRESS, Streams
+from shipoff.common.tls import authority
 from shipoff.contracts.build.v1 import build_pb2_grpc
 from shipoff.contracts.detector.v1 import detector_pb2_grpc
 
@@ -137,4 +138,5 @@ def _workplace(settings: BuildSettings, bubblewrap: str) -> Workplace:
         sandbox=bubblewrap,
         private=(home(), *ObjectStore.folders(settings.objects_url)),
         images=images(settings),
+        authority="" if settings.builder_address.startswith("unix:") else authority(),
     )

@@ -132,6 +132,7 @@ async def _consume(
         async with store.work(tx) as work:
             await consumer.prepare(work, events)
             yield partial(consumer.handle, work)
+            await handlers.admit_accepted(work, settings.terms)
 
     handle = inboxed_together(database, GROUP, handling, only=consumer.CONCERN)
     for stream in (DEPLOYMENT_QUEUE, DEPLOYMENT_PROGRESS, RUNTIME_EVENTS):

@@ -162,6 +162,7 @@ def deployment(record: Record, steps: Iterable[Step] = (), retries: Iterable[Ret
         build=request.configuration.build,
         run=request.configuration.run,
         retries=[_retry(retry) for retry in retries],
+        paused=now.paused,
     )
     message.created_at.FromDatetime(record.created_at)
     message.changed_at.FromDatetime(record.changed_at)

@@ -128,6 +128,8 @@ class Workload:
     # The ready endpoints last announced, and the revision they were announced with.
     endpoints: tuple[Endpoint, ...] = ()
     revision: int = 0
+    # Its instances rest until it is resumed.
+    paused: bool = False
     # Grows with every restart that was asked for; instances of an older one are replaced.
     generation: int = 0
     # The newest run's number; never given twice within a workload.
@@ -174,7 +176,7 @@ class Workload:
 
         Before them its release command alone.
         """
-        if not self.wanted:
+        if not self.wanted or self.paused:
             return ()
         if self.releasing:
             return ((RELEASE, 0),)

@@ -53,6 +53,16 @@ class Handlers:
 
         await self._change(deployment_id, change)
 
+    async def pause(self, deployment_id: str, *, paused: bool) -> None:
+        """Wants its instances to rest, or to run again. Raises NotFound, and PreconditionFailed when it is not to run."""
+        now = self.clock()
+
+        def change(workload: Workload) -> Workload:
+            _require(workload.wanted and workload.was_ready, workload)
+            return transitions.paused(workload, now, wanted=paused)
+
+        await self._change(deployment_id, change)
+
     async def get(self, deployment_id: str) -> Stored:
         """The workload with its instances. Raises NotFound."""
         stored = await self.store.load(deployment_id)

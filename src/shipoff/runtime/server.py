@@ -74,10 +74,16 @@ class RuntimeServer(runtime_pb2_grpc.RuntimeServiceServicer):
         await self._handlers.restart(request.deployment_id)
         return runtime_pb2.RestartWorkloadResponse()
 
+    async def PauseWorkload(
+        self, request: runtime_pb2.PauseWorkloadRequest, context: _Context
+    ) -> runtime_pb2.PauseWorkloadResponse:
+        await self._handlers.pause(request.deployment_id, paused=request.paused)
+        return runtime_pb2.PauseWorkloadResponse()
+
     async def GetWorkload(self, request: runtime_pb2.GetWorkloadRequest, context: _Context) -> runtime_pb2.GetWorkloadResponse:
         workload, instances = await self._handlers.get(request.deployment_id)
         return runtime_pb2.GetWorkloadResponse(
-            phase=_PHASES[workload.phase],
+            phase=runtime_pb2.WORKLOAD_PHASE_PAUSED if workload.wanted and workload.paused else _PHASES[workload.phase],
             reason=workload.reason,
             replicas=workload.replicas,
             revision=workload.revision,

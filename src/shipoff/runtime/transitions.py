@@ -63,6 +63,17 @@ def restarted(workload: Workload, now: float) -> Workload:
     )
 
 
+def paused(workload: Workload, now: float, *, wanted: bool) -> Workload:
+    """Its instances rest, or run again; nothing for one that has not been ready or is not to run.
+
+    Their addresses are forgotten, so that the first of those that come back are told of. Until then nobody misses them.
+    """
+    if not workload.wanted or not workload.was_ready or workload.paused == wanted:
+        return workload
+    missed_from = 0.0 if wanted else now + workload.ready_timeout_s
+    return replace(workload, paused=wanted, endpoints=(), unready_since=missed_from, loop_told=False, reason="")
+
+
 def stopped(workload: Workload) -> Workload:
     """It is wanted no more."""
     if workload.phase in (Phase.STOPPING, Phase.STOPPED):

@@ -58,6 +58,9 @@ class Services:
     async def scale_workload(self, deployment_id: str, replicas: int) -> None:
         await self.runtime.ScaleWorkload(runtime_pb2.ScaleWorkloadRequest(deployment_id=deployment_id, replicas=replicas))
 
+    async def pause_workload(self, deployment_id: str, *, paused: bool) -> None:
+        await self.runtime.PauseWorkload(runtime_pb2.PauseWorkloadRequest(deployment_id=deployment_id, paused=paused))
+
     async def stop_workload(self, deployment_id: str) -> None:
         await self.runtime.StopWorkload(runtime_pb2.StopWorkloadRequest(deployment_id=deployment_id))
 
@@ -140,5 +143,6 @@ def _route(record: Record, fence: int) -> cdn_pb2.Route:
         plan = types_pb2.Plan.FromString(record.deployment.plan)
         route.static.spa = plan.mode == types_pb2.PLAN_MODE_SPA
     else:
+        route.proxy.paused = record.deployment.paused
         route.proxy.endpoints.extend(types_pb2.Endpoint(host=e.host, port=e.port) for e in record.deployment.endpoints)
     return route

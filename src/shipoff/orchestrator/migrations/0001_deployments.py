@@ -53,6 +53,7 @@ DDL = [
         -- Since when its build has its slot.
         slot_at timestamptz,
         replicas integer NOT NULL DEFAULT 0,
+        paused boolean NOT NULL DEFAULT false,
         -- Of the request that it was accepted with.
         request_id text NOT NULL DEFAULT '',
         traceparent text NOT NULL DEFAULT '',

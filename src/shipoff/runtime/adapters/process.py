@@ -77,6 +77,11 @@ class ProcessDriver:
                 for descriptor in list(self._watched):
                     self._unwatch(descriptor)
 
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """It owns the folder: nothing changes without it."""
+        yield
+
     def _adopt_all(self) -> None:
         """Finds instances of an earlier life of the platform by their mark; followers without their leader are ended."""
         families: dict[InstanceKey, list[proctable.Entry]] = defaultdict(list)

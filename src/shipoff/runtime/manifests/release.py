@@ -121,6 +121,8 @@ def _metadata(release: Release, name: str) -> ObjectMeta:
 
 
 def _is_autoscaled(release: Release, process: Process) -> bool:
+    if release.workload.paused:
+        return False
     scales = serves(process.name) or WEB not in {one.name for one in release.workload.runnable}
     return scales and release.cluster.max_replicas > release.replicas(process)
 

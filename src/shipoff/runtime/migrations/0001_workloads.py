@@ -38,6 +38,7 @@ _WORKLOADS = """CREATE TABLE workloads (
     unready_since double precision NOT NULL DEFAULT 0,
     endpoints jsonb NOT NULL,
     revision bigint NOT NULL,
+    paused boolean NOT NULL DEFAULT false,
     generation integer NOT NULL,
     last_incarnation integer NOT NULL,
     settled boolean NOT NULL,
@@ -77,14 +78,21 @@ _INSTANCES = """CREATE TABLE instances (
 # What waits to be started may lose its port to another; what runs may not.
 _ONE_OWNER = """CREATE UNIQUE INDEX instances_port ON instances (host, port)
     WHERE port > 0 AND state <> 'waiting' AND NOT shared"""
+# Who of several runtimes does something that one of them does.
+_LEASES = """CREATE TABLE leases (
+    name text PRIMARY KEY,
+    holder uuid NOT NULL,
+    fence bigint NOT NULL,
+    expires_at timestamptz NOT NULL
+)"""
 _TO_DO = "CREATE INDEX workloads_unsettled ON workloads (deployment_id) INCLUDE (version) WHERE NOT settled"
 
 
 def upgrade() -> None:
-    for statement in [_WORKLOADS, _INSTANCES, _ONE_OWNER, _TO_DO, *OUTBOX_DDL]:
+    for statement in [_WORKLOADS, _INSTANCES, _ONE_OWNER, _TO_DO, _LEASES, *OUTBOX_DDL]:
         op.execute(statement)
 
 
 def downgrade() -> None:
-    for table in ("outbox", "instances", "workloads"):
+    for table in ("outbox", "leases", "instances", "workloads"):
         op.execute(f"DROP TABLE {table}")

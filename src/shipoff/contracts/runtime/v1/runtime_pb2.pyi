@@ -35,6 +35,8 @@ class _WorkloadPhaseEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Workload
     WORKLOAD_PHASE_FAILED: _WorkloadPhase.ValueType  # 4
     WORKLOAD_PHASE_STOPPING: _WorkloadPhase.ValueType  # 5
     WORKLOAD_PHASE_STOPPED: _WorkloadPhase.ValueType  # 6
+    WORKLOAD_PHASE_PAUSED: _WorkloadPhase.ValueType  # 7
+    """Its instances rest because somebody wants it so."""
 
 class WorkloadPhase(_WorkloadPhase, metaclass=_WorkloadPhaseEnumTypeWrapper): ...
 
@@ -46,6 +48,8 @@ WORKLOAD_PHASE_DEGRADED: WorkloadPhase.ValueType  # 3
 WORKLOAD_PHASE_FAILED: WorkloadPhase.ValueType  # 4
 WORKLOAD_PHASE_STOPPING: WorkloadPhase.ValueType  # 5
 WORKLOAD_PHASE_STOPPED: WorkloadPhase.ValueType  # 6
+WORKLOAD_PHASE_PAUSED: WorkloadPhase.ValueType  # 7
+"""Its instances rest because somebody wants it so."""
 
 @typing.final
 class Workload(message.Message):
@@ -311,6 +315,39 @@ class RestartWorkloadRequest(message.Message):
 
 @typing.final
 class RestartWorkloadResponse(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PauseWorkloadRequest(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    DEPLOYMENT_ID_FIELD_NUMBER: builtins.int
+    PAUSED_FIELD_NUMBER: builtins.int
+    deployment_id: builtins.str
+    paused: builtins.bool
+    def __init__(
+        self,
+        *,
+        deployment_id: builtins.str = ...,
+        paused: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["deployment_id", b"deployment_id", "paused", b"paused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PauseWorkloadResponse(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     def __init__(

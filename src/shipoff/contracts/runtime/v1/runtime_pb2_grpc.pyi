@@ -23,6 +23,8 @@ class RuntimeServiceStub:
     GetWorkload: aio.UnaryUnaryMultiCallable[runtime_pb2.GetWorkloadRequest, runtime_pb2.GetWorkloadResponse]
     ScaleWorkload: aio.UnaryUnaryMultiCallable[runtime_pb2.ScaleWorkloadRequest, runtime_pb2.ScaleWorkloadResponse]
     RestartWorkload: aio.UnaryUnaryMultiCallable[runtime_pb2.RestartWorkloadRequest, runtime_pb2.RestartWorkloadResponse]
+    PauseWorkload: aio.UnaryUnaryMultiCallable[runtime_pb2.PauseWorkloadRequest, runtime_pb2.PauseWorkloadResponse]
+    """Has the instances of one that was ready rest, or run again: WorkloadEndpointsChanged follows when they are ready."""
 
 class RuntimeServiceServicer(metaclass=abc_1.ABCMeta):
     """Workloads: what shall run, and what does."""
@@ -63,5 +65,13 @@ class RuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         request: runtime_pb2.RestartWorkloadRequest,
         context: aio.ServicerContext[runtime_pb2.RestartWorkloadRequest, abc.Awaitable[runtime_pb2.RestartWorkloadResponse]],
     ) -> abc.Awaitable[runtime_pb2.RestartWorkloadResponse]: ...
+
+    @abc_1.abstractmethod
+    def PauseWorkload(
+        self,
+        request: runtime_pb2.PauseWorkloadRequest,
+        context: aio.ServicerContext[runtime_pb2.PauseWorkloadRequest, abc.Awaitable[runtime_pb2.PauseWorkloadResponse]],
+    ) -> abc.Awaitable[runtime_pb2.PauseWorkloadResponse]:
+        """Has the instances of one that was ready rest, or run again: WorkloadEndpointsChanged follows when they are ready."""
 
 def add_RuntimeServiceServicer_to_server(servicer: RuntimeServiceServicer, server: aio.Server) -> None: ...

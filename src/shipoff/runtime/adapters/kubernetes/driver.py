@@ -61,6 +61,8 @@ class KubernetesDriver:
     @asynccontextmanager
     async def following(self) -> AsyncIterator[KubernetesDriver]:
         """Follows the cluster beside the block. What runs on it outlives the block."""
+        self._wishes.forget_all()
+        self._pods.clear()
         async with self._mirror.following(), looping("collect commands", self._collect, every_s=_COLLECT_S):
             yield self
 
