@@ -128,9 +128,9 @@ def own_parts(ours: Ours, home: Path, rounds: int, samples: Samples) -> None:
 def token_of(home: Path) -> str:
     """The CLI's own."""
     written = (home / "client" / "shipoff" / "credentials.json").read_text()
-    found = re.search(r'"token":\s*"([^"]+)"', written)
+    found = re.search(r"shp_[A-Za-z0-9_-]+", written)
     assert found is not None, "the client has no token"
-    return found[1]
+    return found[0]
 
 
 async def read(home: Path, path: str, work: asyncio.Future[None]) -> list[float]:
