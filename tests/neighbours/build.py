@@ -155,6 +155,7 @@ class Yard:
         memory_bytes: int = 0,
         cpu_millis: int = 0,
         settings: types_pb2.BuildSettings | None = None,
+        no_cache: bool = False,
     ) -> build_pb2.StartBuildRequest:
         """A request for an attempt."""
         if not isinstance(source, types_pb2.Source):
@@ -166,7 +167,7 @@ class Yard:
             team_id=self.team_id,
             source=source,
             configuration=types_pb2.Configuration(
-                version=1, build=settings, variables=self.variables(variables) if variables else None
+                version=1, build=settings, variables=self.variables(variables) if variables else None, no_cache=no_cache
             ),
             limits=types_pb2.Resources(cpu_millis=cpu_millis, memory_bytes=memory_bytes),
             timeout_s=timeout_s,

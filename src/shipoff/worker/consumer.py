@@ -33,9 +33,8 @@ async def on_runtime(events: Sequence[Event]) -> None:
 
 
 def _has_object(message: events_pb2.ReleaseExpired) -> bool:
-    """Whether the worker holds a part of the release: images live in a registry."""
-    is_image = message.artifact.kind == types_pb2.ARTIFACT_KIND_IMAGE
-    return message.artifact_unused and bool(message.artifact.object_key) and not is_image
+    """Whether something is left that nothing needs: in the object store, or in a registry."""
+    return message.artifact_unused and bool(message.artifact.object_key)
 
 
 def _state(value: types_pb2.DeploymentState.ValueType) -> str:

@@ -20,6 +20,7 @@ from shipoff.contracts.worker.v1 import worker_pb2_grpc
 from shipoff.worker import consumer
 from shipoff.worker.adapters.http import HttpSender
 from shipoff.worker.adapters.postgres import PostgresStore
+from shipoff.worker.adapters.registry import Everywhere, Registry
 from shipoff.worker.dispatcher import Dispatcher
 from shipoff.worker.handlers import remove_objects
 from shipoff.worker.server import WorkerServer
@@ -40,6 +41,8 @@ async def running(settings: WorkerSettings | None = None) -> AsyncIterator[None]
         streams = await stack.enter_async_context(Streams.open(settings.redis_url))
         objects = await stack.enter_async_context(ObjectStore.open(settings.objects_url))
         sender = await stack.enter_async_context(HttpSender.open(allowed=settings.allowed))
+        registry = await stack.enter_async_context(Registry.open(settings.logins))
+        everywhere = Everywhere(objects, registry)
         wake_dispatch, wake_removal = asyncio.Event(), asyncio.Event()
 
         def changed() -> None:
@@ -50,7 +53,7 @@ async def running(settings: WorkerSettings | None = None) -> AsyncIterator[None]
         dispatcher = Dispatcher(store, sender, sealer, wake_dispatch)
 
         async def remove() -> None:
-            await remove_objects(store, objects)
+            await remove_objects(store, everywhere)
 
         async def keep_house() -> None:
             await store.forget_finished(settings.kept_days)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from shipoff.common.config import ServiceSettings, listed, service_config
@@ -20,6 +22,13 @@ class WorkerSettings(ServiceSettings):
     sweep_s: float = Field(default=5.0, gt=0)
     # How long finished deliveries are kept, in days.
     kept_days: int = Field(default=7, ge=1)
+    # A config.json with the registries' logins, to remove images by; empty: ~/.docker/config.json.
+    registry_logins: str = Field(default="", validation_alias="SHIPOFF_BUILD_REGISTRY_LOGINS")
+
+    @property
+    def logins(self) -> Path:
+        """Where the registries' logins are."""
+        return Path(self.registry_logins) if self.registry_logins else Path.home() / ".docker" / "config.json"
 
     @property
     def allowed(self) -> frozenset[str]:

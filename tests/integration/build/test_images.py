@@ -24,6 +24,7 @@ from neighbours.ports import free_port
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.detector.server import DetectorServicer
+from shipoff.worker.adapters.registry import Registry
 
 WHY_NOT = missing()
 # On CI the engine has to be there.
@@ -254,6 +255,8 @@ async def test_a_step_sees_its_secrets_and_a_changed_one_runs_it_again(yard, eng
     settings = types_pb2.BuildSettings(root_directory="my app", build_command="echo seen ${#API_TOKEN} $API_TOKEN")
     source = {"my app/Procfile": PROCFILE}
     first, one = await built(yard, source, variables=VARIABLES, settings=settings)
+    # Another plan, or nothing would be built; of another start only.
+    settings.start_command = "sleep 1"
     same, _ = await built(yard, source, variables=VARIABLES, settings=settings)
     changed, _ = await built(yard, source, variables={**VARIABLES, "API_TOKEN": "longer-than-it-was-before"}, settings=settings)
     assert f"seen {len(VARIABLES['API_TOKEN'])} ***" in await yard.text(first)
@@ -354,3 +357,24 @@ class TestForTwoPlatforms:
         listed = (await asyncio.to_thread(engine.manifest, result.artifact.object_key))["manifests"]
         assert {one["platform"]["architecture"] for one in listed} >= {"amd64", "arm64"}
         assert "warning: the image may run as root" in await yard.text(deployment)
+
+
+async def test_an_image_that_nothing_needs_is_removed_from_its_registry(yard, tmp_path):
+    """By its digest, with its tags; another image of the project stays."""
+    source = {"Procfile": PROCFILE}
+    _, gone = await built(yard, source)
+    _, kept = await built(yard, {**source, "another": "image"})
+    async with Registry.open(tmp_path / "no-logins.json") as registry:
+        assert (await registry.changed_at(gone.artifact.object_key)).year == 1970
+        await registry.delete(gone.artifact.object_key)
+        await registry.delete(gone.artifact.object_key)
+        assert not await asyncio.to_thread(in_registry, gone.artifact.object_key)
+        assert await asyncio.to_thread(in_registry, kept.artifact.object_key)
+
+
+def in_registry(reference: str) -> bool:
+    name, _, digest = reference.partition("@")
+    host, _, repository = name.partition("/")
+    url = f"http://{host}/v2/{repository}/manifests/{digest}"
+    accept = {"Accept": "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json"}
+    return httpx2.get(url, headers=accept, timeout=20).status_code == 200

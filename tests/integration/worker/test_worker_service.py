@@ -305,19 +305,17 @@ async def test_an_unused_artifact_is_removed(worker: Worker, tmp_path: Path, eve
     async def content() -> AsyncIterator[bytes]:
         yield b"x"
 
-    for name in ("unused", "used", "image", "stored-again"):
+    for name in ("unused", "used", "stored-again"):
         await worker.objects.put_stream(f"artifacts/{name}", content())
         if name != "stored-again":
             os.utime(tmp_path / "objects" / "artifacts" / name, (time.time() - 3600,) * 2)
 
-    def expired(key: str, *, unused: bool, kind: types_pb2.ArtifactKind.ValueType = types_pb2.ARTIFACT_KIND_APP) -> Any:
-        return events_pb2.ReleaseExpired(
-            deployment_id=new_id(), artifact=types_pb2.Artifact(kind=kind, object_key=key), artifact_unused=unused
-        )
+    def expired(key: str, *, unused: bool) -> Any:
+        artifact = types_pb2.Artifact(kind=types_pb2.ARTIFACT_KIND_APP, object_key=key)
+        return events_pb2.ReleaseExpired(deployment_id=new_id(), artifact=artifact, artifact_unused=unused)
 
     await worker.publish(
         expired("artifacts/used", unused=False),
-        expired("artifacts/image", unused=True, kind=types_pb2.ARTIFACT_KIND_IMAGE),
         expired("artifacts/never-there", unused=True),
         expired("artifacts/stored-again", unused=True),
         expired("artifacts/unused", unused=True),
@@ -331,7 +329,6 @@ async def test_an_unused_artifact_is_removed(worker: Worker, tmp_path: Path, eve
     await eventually(removed)
     assert await worker.objects.exists("artifacts/used")
     assert await worker.objects.exists("artifacts/stored-again"), "a build of the same content has just stored it"
-    assert await worker.objects.exists("artifacts/image")
 
 
 async def test_what_is_not_its_business_is_acknowledged(worker: Worker, eventually: Any) -> None:
