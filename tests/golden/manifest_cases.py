@@ -18,6 +18,7 @@ from shipoff.runtime.manifests import (
     release_objects,
     route_objects,
 )
+from shipoff.runtime.schedules import Schedule
 from shipoff.runtime.settings import KubernetesSettings
 
 MANIFESTS = Path(__file__).with_name("manifests")
@@ -63,6 +64,11 @@ CASES: dict[str, tuple[Workload, Configured, ClusterSettings]] = {
         ),
     ),
     "worker": (replace(WEB, processes=(Process("worker", ("work",)),), hosts=()), Configured({}, "v3"), CLUSTER),
+    "scheduled": (
+        replace(WEB, schedules=(Schedule("backup", "0 3 * * 1-5", ("backup", "$(SECRET) $PORT")),), paused=True),
+        Configured({}, "v5"),
+        CLUSTER,
+    ),
     "image-alone": (replace(WEB, processes=(Process("web", ()),), health_path="", port=80), Configured(), CLUSTER),
     "hostile": (HOSTILE, Configured({"A": "'\"\n$(B) {{ x }}"}, "v4"), replace(CLUSTER, read_only_root=False)),
 }

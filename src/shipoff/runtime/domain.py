@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from shipoff.common.telemetry import Context
+from shipoff.runtime.schedules import Schedule
 
 WEB = "web"
 # Runs once before a release, never as a process of it.
@@ -113,6 +114,7 @@ class Workload:
     # Under which names its environment is asked for, and where its `web` listens (0: where it is told to).
     hosts: tuple[str, ...] = ()
     port: int = 0
+    schedules: tuple[Schedule, ...] = ()
     phase: Phase = Phase.STARTING
     reason: str = ""
     was_ready: bool = False

@@ -8,6 +8,7 @@ import json
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
+from lightkube.resources.batch_v1 import CronJob
 from lightkube.resources.core_v1 import ConfigMap, LimitRange, Namespace, Pod, ResourceQuota, Secret, Service, ServiceAccount
 from lightkube.resources.networking_v1 import Ingress, NetworkPolicy
 from lightkube.resources.policy_v1 import PodDisruptionBudget
@@ -29,6 +30,7 @@ Object = (
     | PodDisruptionBudget
     | Ingress
     | Pod
+    | CronJob
 )
 
 MANAGER = "shipoff"
@@ -44,6 +46,8 @@ DEPLOYMENT = "shipoff.dev/deployment"
 APPLIED = "shipoff.dev/applied"
 GENERATION = "shipoff.dev/generation"
 # A pod that runs a command once; its own name.
+# A schedule's name, of its CronJob, Jobs and pods.
+SCHEDULE = "shipoff.dev/schedule"
 COMMAND = "shipoff.dev/command"
 # Until when somebody follows it, in seconds since 1970.
 HELD_UNTIL = "shipoff.dev/held-until"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import httpx2
@@ -135,6 +135,11 @@ class Api:
     async def list(self, kind: type[Any]) -> tuple[list[Any], str]:
         """Everything of a kind that is the platform's, and the version at which that is so."""
         return await self._cluster.listed(kind, labels=self._own, namespace=_everywhere(kind))
+
+    async def of_namespace(self, kind: type[Any], namespace: str, labels: dict[str, str]) -> Sequence[Any]:
+        """What the platform has of a kind in a namespace, with these labels."""
+        found, _ = await self._cluster.listed(kind, labels={**self._own, **labels}, namespace=namespace)
+        return found
 
     def watch(self, kind: type[Any], version: str) -> AsyncIterator[tuple[str, Any]]:
         """What happens from that version on. Raises Gone when it is time to list again, TemporaryError."""
