@@ -16,6 +16,10 @@ from starlette.websockets import WebSocket
 Json = dict[str, Any]
 
 
+# The digest of an image that cannot be pulled.
+NO_IMAGE = "sha256:" + "0" * 64
+
+
 async def execute(api: Any, websocket: WebSocket) -> None:
     """A command in a pod that is there, run for real, with the channels of v5.channel.k8s.io."""
     namespace, name = websocket.path_params["namespace"], websocket.path_params["name"]
@@ -85,6 +89,9 @@ class CommandPod:
         meta, container = self.pod["metadata"], self.pod["spec"]["containers"][0]
         name = meta["name"]
         self.api.logs[name] = []
+        if container["image"].endswith(NO_IMAGE):
+            waiting = {"reason": "ImagePullBackOff", "message": f"{container['image']}: not found"}
+            return self._say({"waiting": waiting}, "Pending")
         self._say({"running": {}}, "Running")
         child = await asyncio.create_subprocess_exec(
             *(part.replace("$$", "$") for part in container["command"]),
@@ -106,7 +113,7 @@ class CommandPod:
             await child.wait()
         exit_code = 128 - code if code < 0 else code
         ended = {"exitCode": exit_code, "reason": "Error" if exit_code else "Completed"}
-        self._say({"terminated": ended}, "Failed" if exit_code else "Succeeded")
+        return self._say({"terminated": ended}, "Failed" if exit_code else "Succeeded")
 
     def environment(self) -> dict[str, str]:
         """What its Secret and its ConfigMap say."""

@@ -85,6 +85,7 @@ class Runtime:
         deployment_id: str = "",
         project_id: str = "",
         damage: bytes = b"",
+        release_timeout_s: int = 0,
     ) -> str:
         """Applies a workload that runs app.py in this mode; its deployment id."""
         data = artifact_of({"app.py": APP.read_bytes(), **(files or {})})
@@ -108,6 +109,7 @@ class Runtime:
             processes=[types_pb2.PlanProcess(name=n, command=types_pb2.Command(argv=a)) for n, a in commands.items()],
             app_root=".",
             configuration=types_pb2.Configuration(variables=sealed, run=run or types_pb2.RunSettings()),
+            release_timeout_s=release_timeout_s,
         )
         await self.stub.ApplyWorkload(runtime_pb2.ApplyWorkloadRequest(workload=workload))
         return workload.deployment_id

@@ -76,14 +76,15 @@ class Work(Protocol):
     async def reserve(self, deployment: Deployment, needs: Resources) -> None:
         """Takes the needs out of the budget."""
 
-    async def lock_admission(self) -> Reserved:
-        """The budget, with admission locked for everybody else."""
+    @property
+    def has_accepted(self) -> bool:
+        """Whether something new waits for a slot."""
 
-    async def waiting(self) -> Sequence[QueueEntry]:
-        """What waits for a slot, oldest first."""
+    async def lock_admission(self, *, wait: bool = True) -> Reserved | None:
+        """The budget, with admission locked for everybody else; None where somebody else has it, and is not waited for."""
 
-    async def turns(self, team_ids: Sequence[str]) -> Turns:
-        """How far these teams have come."""
+    async def waiting(self) -> tuple[Sequence[QueueEntry], Turns]:
+        """What waits for a slot, oldest first, and how far its teams have come."""
 
     async def take_turns(self, now: Turns, team_ids: Sequence[str]) -> None:
         """Stores what these teams' turns have made of the turns."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import structlog
 
 from shipoff.common.errors import Exhausted, InvalidInput, NotFound, PreconditionFailed
-from shipoff.runtime.domain import WEB, Command, Instance, InstanceState, Workload
+from shipoff.runtime.domain import WEB, Instance, InstanceState, Workload
+from shipoff.runtime.executions import Command
 from shipoff.runtime.ports import Runner, Running, Store
 
 log = structlog.get_logger()

@@ -13,7 +13,7 @@ from shipoff.common.errors import InvalidInput
 from shipoff.contracts.runtime.v1 import commands_pb2, commands_pb2_grpc
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.runtime.commands import Commands
-from shipoff.runtime.domain import Command, Exited, Output
+from shipoff.runtime.executions import Command, Exited, Output
 from shipoff.runtime.ports import Running, Schedules
 from shipoff.runtime.schedules import ScheduleRun, next_run
 

@@ -23,7 +23,7 @@ class Handlers:
 
     async def apply(self, workload: Workload) -> None:
         """Wants a workload to run; nothing when the deployment has one. Raises InvalidInput when nothing of it runs."""
-        if not workload.slots():
+        if not workload.runnable:
             raise InvalidInput("the plan has no process to run", field="workload.processes", remedy="give it a start command")
         if await self.store.insert(workload):
             self.wake(workload.deployment_id)

@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Seque
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol
 
-from shipoff.runtime.domain import Command, Emission, Exited, Instance, InstanceKey, Observed, Output, Workload
+from shipoff.runtime.domain import Emission, Instance, InstanceKey, Observed, Workload
+from shipoff.runtime.executions import Command, Exited, Output
 from shipoff.runtime.schedules import ScheduleRun
 
 Stored = tuple[Workload, tuple[Instance, ...]]

@@ -345,8 +345,7 @@ class Reconciler:
         except PermanentError as error:
             known.refused |= {one.key: error.message for one in instances}
         except TemporaryError as error:
-            known.trouble = error.message
-            log.info("a change waits", deployment_id=workload.deployment_id, error=error.message)
+            self._wait(known, workload.deployment_id, error.message)
 
     async def _start(self, key: InstanceKey, known: _Known) -> None:
         """A start that fails is an observation of the next look."""
@@ -360,8 +359,13 @@ class Reconciler:
         except PermanentError as error:
             known.refused[key] = error.message
         except TemporaryError as error:
-            known.trouble = error.message
-            log.info("start waits", deployment_id=workload.deployment_id, error=error.message)
+            self._wait(known, workload.deployment_id, error.message)
+
+    @staticmethod
+    def _wait(known: _Known, deployment_id: str, words: str) -> None:
+        if known.trouble != words:
+            log.info("a change waits", deployment_id=deployment_id, error=words)
+        known.trouble = words
 
 
 def _has(stored: Stored | None, key: InstanceKey) -> bool:

@@ -15,7 +15,8 @@ import structlog
 from shipoff.common.errors import ShipoffError
 from shipoff.common.lifecycle import looping
 from shipoff.runtime.commands import limited
-from shipoff.runtime.domain import Command, Exited, Workload
+from shipoff.runtime.domain import Workload
+from shipoff.runtime.executions import Command, Exited
 from shipoff.runtime.ports import Runner, ScheduleLogs, ScheduleStore
 from shipoff.runtime.schedules import Schedule, is_due, outcome
 

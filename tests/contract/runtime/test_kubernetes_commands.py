@@ -8,7 +8,8 @@ from neighbours.kube_api import KubeApi
 from neighbours.kube_runtime import Ground, Runtime, until
 
 from shipoff.runtime.adapters.kubernetes.commands import _HELD_S
-from shipoff.runtime.domain import Command, Exited, Output, Workload
+from shipoff.runtime.domain import Workload
+from shipoff.runtime.executions import Command, Exited, Output
 from shipoff.runtime.manifests.marks import COMMAND
 
 

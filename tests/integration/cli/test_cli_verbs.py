@@ -313,6 +313,7 @@ def test_login_keeps_a_token_that_works(platform: Platform, monkeypatch: pytest.
     monkeypatch.delenv("SHIPOFF_TOKEN")
     run("login", "--token", "wrong", code=3)
     assert credentials.load().token == ""
+    assert "--token" in run("login", stdin="", code=2).stderr
     assert "ann@example.com" in run("login", stdin=f"{TOKEN}\n").stdout
     assert credentials.load().token == TOKEN
     assert TOKEN not in run("whoami").stdout

@@ -12,7 +12,8 @@ import pytest
 from neighbours.runtime_workloads import workload
 
 from shipoff.common.errors import Exhausted
-from shipoff.runtime.domain import Exited, Output, Workload
+from shipoff.runtime.domain import Workload
+from shipoff.runtime.executions import Exited, Output
 from shipoff.runtime.scheduler import Scheduler
 from shipoff.runtime.schedules import Schedule, ScheduleRun
 

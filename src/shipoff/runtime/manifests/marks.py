@@ -25,11 +25,11 @@ Object = (
     | ConfigMap
     | Secret
     | Deployment
+    | Pod
     | HorizontalPodAutoscaler
     | Service
     | PodDisruptionBudget
     | Ingress
-    | Pod
     | CronJob
 )
 
@@ -45,9 +45,9 @@ RELEASE = "shipoff.dev/release"
 DEPLOYMENT = "shipoff.dev/deployment"
 APPLIED = "shipoff.dev/applied"
 GENERATION = "shipoff.dev/generation"
-# A pod that runs a command once; its own name.
 # A schedule's name, of its CronJob, Jobs and pods.
 SCHEDULE = "shipoff.dev/schedule"
+# A pod that runs a command once; its own name.
 COMMAND = "shipoff.dev/command"
 # Until when somebody follows it, in seconds since 1970.
 HELD_UNTIL = "shipoff.dev/held-until"

@@ -27,6 +27,8 @@ _WORKLOADS = """CREATE TABLE workloads (
     health_path text NOT NULL,
     ready_timeout_s double precision NOT NULL,
     ready_deadline double precision NOT NULL,
+    release_timeout_s double precision NOT NULL DEFAULT 0,
+    released boolean NOT NULL DEFAULT false,
     hosts jsonb NOT NULL DEFAULT '[]',
     port integer NOT NULL DEFAULT 0 CHECK (port BETWEEN 0 AND 65535),
     schedules jsonb NOT NULL DEFAULT '[]',

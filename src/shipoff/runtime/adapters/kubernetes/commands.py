@@ -23,7 +23,8 @@ from shipoff.runtime.adapters.kubernetes.api import Api
 from shipoff.runtime.adapters.kubernetes.desired import Wishes
 from shipoff.runtime.adapters.kubernetes.exec import executing
 from shipoff.runtime.adapters.kubernetes.pods import read
-from shipoff.runtime.domain import Command, Exited, Instance, Output, Workload
+from shipoff.runtime.domain import Instance, Workload
+from shipoff.runtime.executions import Command, Exited, Output
 from shipoff.runtime.manifests.command import command_pod
 from shipoff.runtime.manifests.marks import COMMAND, ENVIRONMENT, HELD_UNTIL
 from shipoff.runtime.manifests.names import dns_label

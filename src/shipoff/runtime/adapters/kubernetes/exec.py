@@ -18,7 +18,7 @@ from httpx2 import websockets
 from shipoff.common.errors import Unavailable
 from shipoff.runtime.adapters.feeds import Feed
 from shipoff.runtime.adapters.kubernetes.api import Api
-from shipoff.runtime.domain import Exited, Output
+from shipoff.runtime.executions import Exited, Output
 
 _INPUT, _STDOUT, _STDERR, _ERROR, _CLOSE = 0, 1, 2, 3, 255
 _NAMES = {_STDOUT: "stdout", _STDERR: "stderr"}
