@@ -19,6 +19,7 @@ from shipoff.runtime.manifests import (
     route_objects,
 )
 from shipoff.runtime.manifests.release_command import release_command_pod
+from shipoff.runtime.schedules import Schedule
 from shipoff.runtime.settings import KubernetesSettings
 
 MANIFESTS = Path(__file__).with_name("manifests")
@@ -64,6 +65,11 @@ CASES: dict[str, tuple[Workload, Configured, ClusterSettings]] = {
         ),
     ),
     "worker": (replace(WEB, processes=(Process("worker", ("work",)),), hosts=()), Configured({}, "v3"), CLUSTER),
+    "scheduled": (
+        replace(WEB, schedules=(Schedule("backup", "0 3 * * 1-5", ("backup", "$(SECRET) $PORT")),), paused=True),
+        Configured({}, "v5"),
+        CLUSTER,
+    ),
     "image-alone": (replace(WEB, processes=(Process("web", ()),), health_path="", port=80), Configured(), CLUSTER),
     "release-command": (
         replace(WEB, processes=(*WEB.processes, Process("release", ("manage", "migrate"))), release_timeout_s=900.0, hosts=()),

@@ -55,6 +55,7 @@ class World:
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     streams_open: set[str] = field(default_factory=set)
     commands: list[Any] = field(default_factory=list)
+    schedules: list[Any] = field(default_factory=list)
     workloads: set[str] = field(default_factory=set)
     audit_is_away: bool = False
     identity_lists_nobody: bool = False

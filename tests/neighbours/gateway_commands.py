@@ -17,6 +17,9 @@ class Commands(commands_pb2_grpc.CommandServiceServicer):
     def __init__(self, world: Any) -> None:
         self._world = world
 
+    async def ListSchedules(self, request: Any, context: Any) -> Any:
+        return commands_pb2.ListSchedulesResponse(schedules=self._world.schedules)
+
     async def RunCommand(self, request_iterator: Any, context: Any) -> Any:
         start = (await anext(request_iterator)).start
         self._world.commands.append(start)

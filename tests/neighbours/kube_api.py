@@ -15,13 +15,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import uvicorn
+from neighbours.kube_pods import execute
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 Json = dict[str, Any]
 Key = tuple[str, str, str]
@@ -350,7 +352,9 @@ class KubeApi:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[KubeApi]:
         """On a port of its own beside the block."""
-        app = Starlette(routes=[Route("/{path:path}", self.answer, methods=["GET", "POST", "PATCH", "DELETE"])])
+        exec_path = "/api/v1/namespaces/{namespace}/pods/{name}/exec"
+        executing = WebSocketRoute(exec_path, partial(execute, self))
+        app = Starlette(routes=[executing, Route("/{path:path}", self.answer, methods=["GET", "POST", "PATCH", "DELETE"])])
         config = uvicorn.Config(
             app, host="127.0.0.1", port=0, log_level="critical", lifespan="off", timeout_graceful_shutdown=0
         )

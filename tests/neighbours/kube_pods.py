@@ -5,16 +5,76 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import json
 import os
 import signal
 from dataclasses import dataclass
 from typing import Any
+
+from starlette.websockets import WebSocket
 
 Json = dict[str, Any]
 
 
 # The digest of an image that cannot be pulled.
 NO_IMAGE = "sha256:" + "0" * 64
+
+
+async def execute(api: Any, websocket: WebSocket) -> None:
+    """A command in a pod that is there, run for real, with the channels of v5.channel.k8s.io."""
+    namespace, name = websocket.path_params["namespace"], websocket.path_params["name"]
+    pod = api.store.objects[("pods", namespace, name)]
+    await websocket.accept(subprotocol="v5.channel.k8s.io")
+    has_input = websocket.query_params.get("stdin") == "true"
+    environment = {"PATH": "/usr/bin:/bin", "HOSTNAME": name, **CommandPod(api, pod).environment()}
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *websocket.query_params.getlist("command"), env=environment, start_new_session=True,
+            stdin=asyncio.subprocess.PIPE if has_input else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+    except OSError as error:
+        return await _over(websocket, {"status": "Failure", "reason": "InternalError", "message": str(error)})
+    pipes = ((1, child.stdout), (2, child.stderr))
+    pumps = [asyncio.create_task(_pass_on(websocket, channel, pipe)) for channel, pipe in pipes]
+    feeding = asyncio.create_task(_feed(websocket, child))
+    written = asyncio.gather(*pumps)
+    try:
+        await asyncio.wait([feeding, written], return_when=asyncio.FIRST_COMPLETED)
+        if not feeding.done():
+            code = await child.wait()
+            causes = {"causes": [{"reason": "ExitCode", "message": str(code)}]}
+            failed = {"status": "Failure", "reason": "NonZeroExitCode", "details": causes}
+            await _over(websocket, failed if code else {"status": "Success"})
+    finally:
+        _kill(child)
+        await child.wait()
+        for task in (*pumps, feeding):
+            task.cancel()
+        await asyncio.gather(written, feeding, return_exceptions=True)
+
+
+async def _over(websocket: WebSocket, status: Json) -> None:
+    await websocket.send_bytes(b"\x03" + json.dumps(status).encode())
+    await websocket.close()
+
+
+async def _pass_on(websocket: WebSocket, channel: int, stream: Any) -> None:
+    while data := await stream.read(4096):
+        await websocket.send_bytes(bytes((channel,)) + data)
+
+
+async def _feed(websocket: WebSocket, child: Any) -> None:
+    """Returns when the other side has left."""
+    while True:
+        message = await websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        data = message.get("bytes") or b""
+        if data == b"\xff\x00":
+            child.stdin.close()
+        elif data[:1] == b"\x00":
+            child.stdin.write(data[1:])
 
 
 @dataclass

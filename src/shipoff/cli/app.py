@@ -32,6 +32,7 @@ _VERBS = {
     "queue": "limits:queue",
     "settings": "limits:settings",
     "scale": "projects:scale",
+    "schedules": "schedules:app",
     "restart": "operating:restart",
     "pause": "operating:pause",
     "resume": "operating:resume",

@@ -26,6 +26,7 @@ _OPTIONS = {
     "replicas": "N",
     "number": "N",
     "command": "COMMAND",
+    "cron": "--cron",
     "instance": "--instance",
     "has_input": "--stdin",
     "to": "--to",

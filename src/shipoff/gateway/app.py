@@ -21,6 +21,7 @@ from shipoff.gateway.routes import (
     platform,
     projects,
     running,
+    schedules,
     sources,
     stream,
     webhooks,
@@ -45,7 +46,8 @@ def create_app(gateway: Gateway, *, proxies: Sequence[Network] = ()) -> FastAPI:
     )
     app.state.gateway = gateway
     app.include_router(platform.unlimited)
-    for module in (platform, accounts, projects, sources, plans, deployments, running, commands, events, stream, webhooks):
+    about_apps = (projects, sources, plans, deployments, running, commands, schedules)
+    for module in (platform, accounts, *about_apps, events, stream, webhooks):
         app.include_router(module.router)
     answer_errors_with_problems(app)
     app.add_middleware(Edge, trusted=proxies)

@@ -30,6 +30,8 @@ class Clients:
     log: LogServiceStub
     worker: WorkerServiceStub
     detector: DetectorServiceStub
+    # What commands there are at times of their own.
+    schedules: CommandServiceStub
     # A connection of its own for each command: it lasts as long, and a connection's time is limited.
     commands: Callable[[], AbstractAsyncContextManager[CommandServiceStub]]
 
@@ -48,6 +50,7 @@ async def connected(address_of: Callable[[str], str] = address) -> AsyncIterator
             log=LogServiceStub(channels["log"]),
             worker=WorkerServiceStub(channels["worker"]),
             detector=DetectorServiceStub(channels["detector"]),
+            schedules=CommandServiceStub(channels["runtime"]),
             commands=partial(_commands, address_of("runtime")),
         )
 

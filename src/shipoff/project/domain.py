@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import IntEnum
 from pathlib import PurePosixPath
 
+from shipoff.common import cron
 from shipoff.common.errors import InvalidInput, NotFound
 
 PRODUCTION = "production"
@@ -69,6 +70,15 @@ class BuildSettings:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """A command that what is live runs at times of its own; `cron` has five fields, in UTC."""
+
+    name: str
+    cron: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """Zero and empty: the platform's default."""
 
@@ -79,6 +89,7 @@ class RunSettings:
     ready_timeout_s: int = 0
     bake_s: int = 0
     no_automatic_rollback: bool = False
+    schedules: tuple[Schedule, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -305,7 +316,16 @@ def check_run(run: RunSettings) -> RunSettings:
         )
     if any(map(_is_control, run.health_path)):
         raise InvalidInput("run.health_path contains control characters", field="run.health_path")
-    return run
+    return replace(run, schedules=tuple(_check_schedule(one, at, run) for at, one in enumerate(run.schedules)))
+
+
+def _check_schedule(schedule: Schedule, at: int, run: RunSettings) -> Schedule:
+    field = f"schedules.{at}"
+    if sum(one.name == schedule.name for one in run.schedules) > 1:
+        raise InvalidInput(f"two schedules are called {schedule.name}", field=f"{field}.name")
+    if not schedule.argv[0] or any("\0" in part for part in schedule.argv):
+        raise InvalidInput("a command begins with a program's name, and holds no NUL", field=f"{field}.command")
+    return replace(schedule, cron=cron.checked(schedule.cron, field=f"{field}.cron"))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from shipoff.project.domain import (
     DeploymentRequest,
     GitSource,
     RunSettings,
+    Schedule,
     Source,
     Trigger,
 )
@@ -54,6 +55,7 @@ def run_settings(message: types_pb2.RunSettings) -> RunSettings:
         message.ready_timeout_s,
         bake_s=message.bake_s,
         no_automatic_rollback=message.no_automatic_rollback,
+        schedules=tuple(Schedule(one.name, one.cron, tuple(one.argv)) for one in message.schedules),
     )
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import structlog
 
 from shipoff.common.errors import Exhausted, InvalidInput, NotFound, PreconditionFailed
-from shipoff.runtime.domain import WEB, Command, Instance, InstanceState, Workload
+from shipoff.runtime.domain import WEB, Instance, InstanceState, Workload
+from shipoff.runtime.executions import Command
 from shipoff.runtime.ports import Runner, Running, Store
 
 log = structlog.get_logger()
@@ -26,6 +27,13 @@ class Commands:
     each: int = 4
     in_all: int = 16
     _held: Counter[str] = field(default_factory=Counter)
+
+    async def workload(self, deployment_id: str) -> Workload:
+        """What runs for a deployment. Raises NotFound."""
+        stored = await self.store.load(deployment_id)
+        if stored is None:
+            raise NotFound(f"nothing of deployment {deployment_id} runs")
+        return stored[0]
 
     @asynccontextmanager
     async def running(self, deployment_id: str, command: Command) -> AsyncIterator[Running]:
@@ -45,12 +53,9 @@ class Commands:
         with self._slot(workload.project_id):
             async with self.runner.running(workload, command, instance) as running:
                 log.info("command started", **fields)
-                limit = asyncio.create_task(_limit(running, command.limit_s), name="limit of a command")
-                try:
+                async with limited(running, command.limit_s):
                     yield running
-                finally:
-                    limit.cancel()
-                    log.info("command ended", **fields)
+                log.info("command ended", **fields)
 
     @contextmanager
     def _slot(self, project_id: str) -> Iterator[None]:
@@ -82,6 +87,16 @@ def chosen(workload: Workload, instances: Sequence[Instance], place: tuple[str, 
 def _check(command: Command) -> None:
     if not command.argv[0] or any("\0" in part for part in command.argv):
         raise InvalidInput("a command begins with a program's name, and holds no NUL", field="command")
+
+
+@asynccontextmanager
+async def limited(running: Running, seconds: float) -> AsyncIterator[None]:
+    """Ends the command when the block lasts for longer."""
+    limit = asyncio.create_task(_limit(running, seconds), name="limit of a command")
+    try:
+        yield
+    finally:
+        limit.cancel()
 
 
 async def _limit(running: Running, seconds: float) -> None:

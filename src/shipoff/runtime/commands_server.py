@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -11,9 +11,11 @@ import grpc.aio
 
 from shipoff.common.errors import InvalidInput
 from shipoff.contracts.runtime.v1 import commands_pb2, commands_pb2_grpc
+from shipoff.contracts.types.v1 import types_pb2
 from shipoff.runtime.commands import Commands
-from shipoff.runtime.domain import Command, Exited, Output
-from shipoff.runtime.ports import Running
+from shipoff.runtime.executions import Command, Exited, Output
+from shipoff.runtime.ports import Running, Schedules
+from shipoff.runtime.schedules import ScheduleRun, next_run
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -21,8 +23,10 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class CommandServer(commands_pb2_grpc.CommandServiceServicer):
     """The servicer."""
 
-    def __init__(self, commands: Commands) -> None:
+    def __init__(self, commands: Commands, schedules: Schedules, *, clock: Callable[[], float]) -> None:
         self._commands = commands
+        self._schedules = schedules
+        self._clock = clock
 
     async def RunCommand(
         self, request_iterator: AsyncIterator[commands_pb2.RunCommandRequest], context: _Context
@@ -40,6 +44,23 @@ class CommandServer(commands_pb2_grpc.CommandServiceServicer):
             finally:
                 feeding.cancel()
                 await asyncio.gather(feeding, return_exceptions=True)
+
+    async def ListSchedules(
+        self, request: commands_pb2.ListSchedulesRequest, context: _Context
+    ) -> commands_pb2.ListSchedulesResponse:
+        workload = await self._commands.workload(request.deployment_id)
+        runs = await self._schedules.runs(workload) if workload.schedules else {}
+        goes_on = workload.wanted and workload.was_ready and not workload.paused
+        response = commands_pb2.ListSchedulesResponse()
+        for schedule in sorted(workload.schedules, key=lambda one: one.name):
+            run = runs.get(schedule.name, ScheduleRun())
+            status = response.schedules.add(outcome=run.outcome)
+            status.schedule.CopyFrom(types_pb2.Schedule(name=schedule.name, cron=schedule.cron, argv=schedule.argv))
+            if goes_on:
+                status.next_run.FromSeconds(int(next_run(schedule, self._clock())))
+            if run.started_at:
+                status.last_run.FromMilliseconds(int(run.started_at * 1000))
+        return response
 
 
 def command_of(start: commands_pb2.CommandStart) -> Command:

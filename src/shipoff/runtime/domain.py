@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from shipoff.common.telemetry import Context
+from shipoff.runtime.schedules import Schedule
 
 WEB = "web"
 # Runs once before a release, never as a process of it.
@@ -118,6 +119,7 @@ class Workload:
     # Under which names its environment is asked for, and where its `web` listens (0: where it is told to).
     hosts: tuple[str, ...] = ()
     port: int = 0
+    schedules: tuple[Schedule, ...] = ()
     phase: Phase = Phase.STARTING
     reason: str = ""
     was_ready: bool = False
@@ -231,34 +233,6 @@ class Instance:
     def endpoint(self) -> Endpoint:
         """Where it listens."""
         return Endpoint(self.host, self.port)
-
-
-@dataclass(frozen=True)
-class Command:
-    """A program that is run once in a release, to its end or for `limit_s` at most."""
-
-    argv: tuple[str, ...]
-    limit_s: float
-    # Input follows; without, it reads nothing.
-    has_input: bool = False
-    # The instance that it runs in (process, index); None: beside them. An empty process: `web`, or the only one.
-    within: tuple[str, int] | None = None
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a command wrote, to "stdout" or "stderr"."""
-
-    channel: str
-    data: bytes
-
-
-@dataclass(frozen=True)
-class Exited:
-    """How a command ended, as a shell has it; why the platform ended it, where it did."""
-
-    code: int
-    reason: str = ""
 
 
 @dataclass(frozen=True)

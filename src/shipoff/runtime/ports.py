@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol
 
-from shipoff.runtime.domain import Command, Emission, Exited, Instance, InstanceKey, Observed, Output, Workload
+from shipoff.runtime.domain import Emission, Instance, InstanceKey, Observed, Workload
+from shipoff.runtime.executions import Command, Exited, Output
+from shipoff.runtime.schedules import ScheduleRun
 
 Stored = tuple[Workload, tuple[Instance, ...]]
 
@@ -90,6 +92,46 @@ class Driver(Protocol):
 
     async def running(self) -> Collection[InstanceKey]:
         """Every run that is there, wanted or not."""
+        ...
+
+
+class Schedules(Protocol):
+    """What became of the schedules of a workload's environment."""
+
+    async def runs(self, workload: Workload) -> Mapping[str, ScheduleRun]:
+        """By name, those that have been seen."""
+        ...
+
+
+class ScheduleStore(Schedules, Protocol):
+    """Where a scheduler keeps how far it is, by project, environment and name."""
+
+    async def scheduled(self) -> Sequence[Workload]:
+        """The workloads with schedules that are live: ready once, wanted, not paused, the newest of their environment."""
+        ...
+
+    async def begin(self, workload: Workload, name: str, *, now: float) -> None:
+        """Sees a schedule for the first time: what came before does not count."""
+        ...
+
+    async def claim(self, workload: Workload, name: str, *, seen_at: float, now: float, runs: bool) -> bool:
+        """Deals with every time until now; with `runs` by a run that begins. False when somebody else has."""
+        ...
+
+    async def ended(self, workload: Workload, name: str, outcome: str) -> None:
+        """Its run ended so."""
+        ...
+
+    async def runs_were_lost(self) -> None:
+        """Nothing of what was running is any more."""
+        ...
+
+
+class ScheduleLogs(Protocol):
+    """Where what scheduled commands write goes: to the app's log."""
+
+    def opened(self, workload: Workload, name: str, number: int) -> AbstractContextManager[Callable[[str, bytes], None]]:
+        """Takes what a run writes, by channel. `number` tells it from every other run of its schedule."""
         ...
 
 

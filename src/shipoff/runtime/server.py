@@ -9,12 +9,14 @@ from typing import Any
 
 import grpc.aio
 
+from shipoff.common import cron
 from shipoff.common.errors import InvalidInput
 from shipoff.common.telemetry import current
 from shipoff.contracts.runtime.v1 import runtime_pb2, runtime_pb2_grpc
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.runtime.domain import WEB, Artifact, Instance, InstanceState, Phase, Process, Workload
 from shipoff.runtime.handlers import Handlers
+from shipoff.runtime.schedules import Schedule
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 # It becomes part of file names.
@@ -113,6 +115,10 @@ def workload_of(message: runtime_pb2.Workload, *, defaults: Defaults, now: float
         release_timeout_s=float(message.release_timeout_s),
         hosts=tuple(message.hosts),
         port=message.port,
+        schedules=tuple(
+            Schedule(one.name, cron.checked(one.cron, field="workload.configuration.run.schedules.cron"), tuple(one.argv))
+            for one in run.schedules
+        ),
         requested_by=message.requested_by,
         why=message.why,
         request_id=current().request_id,

@@ -8,7 +8,8 @@ from neighbours.kube_api import KubeApi
 from neighbours.kube_runtime import Ground, Runtime, until
 
 from shipoff.runtime.adapters.kubernetes.commands import _HELD_S
-from shipoff.runtime.domain import Command, Exited, Output, Workload
+from shipoff.runtime.domain import Workload
+from shipoff.runtime.executions import Command, Exited, Output
 from shipoff.runtime.manifests.marks import COMMAND
 
 
@@ -96,3 +97,35 @@ async def test_the_pod_of_a_command_whose_runtime_died_is_collected(
 
 async def _nothing() -> None:
     pass
+
+
+async def test_a_command_in_an_instance_runs_in_its_container(ground: Ground, runtime: Runtime) -> None:
+    workload = ground.workload(variables={"GREETING": "good morning"})
+    await ground.ready(runtime, workload)
+    [instance] = await ground.pods(workload)
+    within = Command(("sh", "-c", 'echo "$GREETING from $HOSTNAME"; echo oh >&2; cat; exit 3'), 60.0, True, ("web", 0))
+    said = {"stdout": "", "stderr": ""}
+    async with runtime.commands.running(workload.deployment_id, within) as running:
+        await running.write(b"one ")
+        await running.write(b"two\n")
+        await running.write(b"")
+        async for event in running.events():
+            if isinstance(event, Exited):
+                assert event == Exited(3)
+            else:
+                said[event.channel] += event.data.decode()
+    assert said == {"stdout": f"good morning from {instance.metadata.name}\none two\n", "stderr": "oh\n"}
+    missing = Command(("no-such-program",), 60.0, within=("web", 0))
+    async with runtime.commands.running(workload.deployment_id, missing) as running:
+        events = [event async for event in running.events()]
+    assert isinstance(events[-1], Exited)
+    assert events[-1].code != 0
+
+
+async def test_a_command_in_an_instance_ends_with_its_time(ground: Ground, runtime: Runtime) -> None:
+    workload = ground.workload()
+    await ground.ready(runtime, workload)
+    forever = Command(("sh", "-c", "echo up; exec cat"), 2.0, True, ("web", 0))
+    async with runtime.commands.running(workload.deployment_id, forever) as running:
+        events = [event async for event in running.events()]
+    assert events == [Output("stdout", b"up\n"), Exited(124, "it took longer than its 2 s")]

@@ -27,6 +27,7 @@ BODIES: dict[str, Any] = {
     "POST /v1/projects/{project}/scale": {"replicas": 2},
     "POST /v1/projects/{project}/rollback": {},
     "POST /v1/projects/{project}/restart": {},
+    "PUT /v1/projects/{project}/schedules": {"schedules": []},
     "POST /v1/projects/{project}/pause": {},
     "POST /v1/projects/{project}/resume": {},
     "POST /v1/deployments/{deployment_id}/redeploy": {},

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from shipoff.contracts.runtime.v1 import commands_pb2
 from shipoff.contracts.types.v1 import types_pb2
 
 
@@ -41,3 +42,33 @@ async def test_nothing_live_and_a_static_site_have_no_instances(rig: Any, action
     rig.world.deployment("PRODUCTION", plan=types_pb2.Plan(mode=types_pb2.PLAN_MODE_STATIC))
     assert (await rig.call("POST", path, token=rig.developer, json={})).status_code == 409
     assert rig.world.audited() == []
+
+
+async def test_schedules_replace_those_of_the_project_and_keep_its_other_settings(rig: Any) -> None:
+    rig.project.run.CopyFrom(types_pb2.RunSettings(replicas=3, schedules=[types_pb2.Schedule(name="old", cron="* * * * *")]))
+    body = {"schedules": [{"name": "backup", "cron": "0 3 * * *", "command": ["backup", "--all"]}]}
+    answer = await rig.call("PUT", "/v1/projects/shop/schedules", token=rig.developer, json=body)
+    assert answer.status_code == 200
+    run = rig.world.asked("UpdateProject")[0].run
+    assert run.replicas == 3
+    assert [(one.name, one.cron, list(one.argv)) for one in run.schedules] == [("backup", "0 3 * * *", ["backup", "--all"])]
+    assert rig.world.audited() == ["project.schedules"]
+
+
+async def test_what_is_live_of_the_schedules_is_shown_with_its_runs(rig: Any) -> None:
+    rig.project.run.schedules.add(name="new", cron="* * * * *", argv=["x"])
+    path = "/v1/projects/shop/schedules"
+    assert (await rig.call("GET", path, token=rig.viewer)).json()["live"] == []
+    rig.world.deployment("PRODUCTION")
+    status = commands_pb2.ScheduleStatus(outcome="failed: exit code 3")
+    status.schedule.CopyFrom(types_pb2.Schedule(name="backup", cron="0 3 * * *", argv=["backup"]))
+    status.next_run.FromSeconds(1_800_000_000)
+    rig.world.schedules.append(status)
+    found = (await rig.call("GET", path, token=rig.viewer)).json()
+    assert [one["name"] for one in found["configured"]] == ["new"]
+    assert found["live"] == [
+        {
+            "name": "backup", "cron": "0 3 * * *", "command": ["backup"], "next_run": "2027-01-15T08:00:00Z", "last_run": None,
+            "outcome": "failed: exit code 3",
+        }
+    ]  # fmt: skip

@@ -26,6 +26,7 @@ from shipoff.project.domain import (
     Project,
     Repository,
     RunSettings,
+    Schedule,
     Variable,
 )
 from shipoff.project.github import Position
@@ -359,7 +360,7 @@ def _project(row: Row) -> Project:
         team_id=row["team_id"],
         name=row["name"],
         build=BuildSettings(**json.loads(row["build"])),
-        run=RunSettings(**json.loads(row["run"])),
+        run=_run(json.loads(row["run"])),
         repository=Repository(row["repository_url"], row["repository_branch"]) if row["repository_url"] else None,
         data_key=row["data_key"],
         configuration_version=row["configuration_version"],
@@ -373,3 +374,8 @@ def _is_id(text: str) -> bool:
         return str(UUID(text)) == text.lower()
     except ValueError:
         return False
+
+
+def _run(stored: dict[str, Any]) -> RunSettings:
+    schedules = tuple(Schedule(one["name"], one["cron"], tuple(one["argv"])) for one in stored.pop("schedules", ()))
+    return RunSettings(**stored, schedules=schedules)

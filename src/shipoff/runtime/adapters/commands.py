@@ -22,7 +22,8 @@ from shipoff.runtime.adapters.feeds import Feed
 from shipoff.runtime.adapters.release import Releases
 from shipoff.runtime.adapters.sessions import end
 from shipoff.runtime.adapters.spawning import Channels, Run, Spawner
-from shipoff.runtime.domain import Command, Exited, Instance, InstanceKey, Output, Workload
+from shipoff.runtime.domain import Instance, InstanceKey, Workload
+from shipoff.runtime.executions import Command, Exited, Output
 
 # No process of a plan can be called so.
 NAME = "_command"

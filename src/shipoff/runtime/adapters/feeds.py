@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from shipoff.runtime.domain import Exited, Output
+from shipoff.runtime.executions import Exited, Output
 
 _WAITING = 16
 

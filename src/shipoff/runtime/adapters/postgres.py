@@ -31,10 +31,11 @@ from shipoff.runtime.domain import (
     Workload,
 )
 from shipoff.runtime.ports import Stored
+from shipoff.runtime.schedules import Schedule
 
 _META = sa.MetaData()
 _UUID = sa.Uuid(as_uuid=False)
-_JSON_FIELDS = ("artifact", "processes", "endpoints", "exits", "hosts")
+_JSON_FIELDS = ("artifact", "processes", "endpoints", "exits", "hosts", "schedules")
 
 
 def _column(name: str) -> sa.Column[Any]:
@@ -59,13 +60,15 @@ def _workload_values(workload: Workload) -> dict[str, Any]:
     return {**asdict(workload), "phase": workload.phase.value}
 
 
-def _workload(row: Row) -> Workload:
+def workload_of_row(row: Row) -> Workload:
+    """The workload that a row of the table is."""
     values = {f.name: row[f.name] for f in fields(Workload)}
     values["artifact"] = Artifact(**row["artifact"])
     values["processes"] = tuple(Process(p["name"], tuple(p["argv"])) for p in row["processes"])
     values["endpoints"] = tuple(Endpoint(**e) for e in row["endpoints"])
     values["phase"] = Phase(row["phase"])
     values["hosts"] = tuple(row["hosts"])
+    values["schedules"] = tuple(Schedule(one["name"], one["cron"], tuple(one["argv"])) for one in row["schedules"])
     return Workload(**values)
 
 
@@ -115,7 +118,7 @@ class PostgresStore:
                 return None
             own = sa.select(instances).where(instances.c.deployment_id == deployment_id)
             rows = await tx.all(own.order_by(instances.c.process, instances.c.index, instances.c.incarnation))
-        return _workload(row), tuple(_instance(one) for one in rows)
+        return workload_of_row(row), tuple(_instance(one) for one in rows)
 
     async def save(
         self, workload: Workload, instances: Sequence[Instance] | None = None, *, emissions: Sequence[Emission] = ()

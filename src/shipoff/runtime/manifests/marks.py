@@ -8,6 +8,7 @@ import json
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
+from lightkube.resources.batch_v1 import CronJob
 from lightkube.resources.core_v1 import ConfigMap, LimitRange, Namespace, Pod, ResourceQuota, Secret, Service, ServiceAccount
 from lightkube.resources.networking_v1 import Ingress, NetworkPolicy
 from lightkube.resources.policy_v1 import PodDisruptionBudget
@@ -29,6 +30,7 @@ Object = (
     | Service
     | PodDisruptionBudget
     | Ingress
+    | CronJob
 )
 
 MANAGER = "shipoff"
@@ -43,6 +45,8 @@ RELEASE = "shipoff.dev/release"
 DEPLOYMENT = "shipoff.dev/deployment"
 APPLIED = "shipoff.dev/applied"
 GENERATION = "shipoff.dev/generation"
+# A schedule's name, of its CronJob, Jobs and pods.
+SCHEDULE = "shipoff.dev/schedule"
 # A pod that runs a command once; its own name.
 COMMAND = "shipoff.dev/command"
 # Until when somebody follows it, in seconds since 1970.

@@ -24,6 +24,7 @@ from shipoff.runtime.manifests import marks
 from shipoff.runtime.manifests.marks import Object, marked
 from shipoff.runtime.manifests.names import dns_label
 from shipoff.runtime.manifests.release import PORT_NAME, Release
+from shipoff.runtime.manifests.schedule import schedule_objects
 
 # https://cert-manager.io/docs/usage/ingress/
 _ISSUER = "cert-manager.io/cluster-issuer"
@@ -31,10 +32,11 @@ SERVICE_PORT = 80
 
 
 def route_objects(release: Release) -> list[Object]:
-    """The Service, whose selector is the switch; where the release has no `web`, nothing."""
+    """The Service, whose selector is the switch, and what the release has scheduled; without a `web`, that alone."""
+    objects: list[Object] = [*schedule_objects(release)]
     if WEB not in {process.name for process in release.workload.runnable}:
-        return []
-    objects: list[Object] = [_service(release), _disruption_budget(release)]
+        return [marked(one) for one in objects]
+    objects += [_service(release), _disruption_budget(release)]
     if _has_ingress(release):
         objects.append(_ingress(release))
     return [marked(one) for one in objects]

@@ -31,6 +31,7 @@ _WORKLOADS = """CREATE TABLE workloads (
     released boolean NOT NULL DEFAULT false,
     hosts jsonb NOT NULL DEFAULT '[]',
     port integer NOT NULL DEFAULT 0 CHECK (port BETWEEN 0 AND 65535),
+    schedules jsonb NOT NULL DEFAULT '[]',
     phase text NOT NULL CHECK (phase IN ('starting', 'ready', 'degraded', 'failed', 'stopping', 'stopped')),
     reason text NOT NULL,
     was_ready boolean NOT NULL,
@@ -85,14 +86,25 @@ _LEASES = """CREATE TABLE leases (
     fence bigint NOT NULL,
     expires_at timestamptz NOT NULL
 )"""
+# How far each schedule is; of the runtime's clock, as everything about workloads.
+_SCHEDULES = """CREATE TABLE schedules (
+    project_id uuid NOT NULL,
+    environment text NOT NULL,
+    name text NOT NULL,
+    seen_at double precision NOT NULL,
+    started_at double precision NOT NULL DEFAULT 0,
+    outcome text NOT NULL DEFAULT '',
+    PRIMARY KEY (project_id, environment, name)
+)"""
+_SCHEDULED = "CREATE INDEX workloads_scheduled ON workloads (deployment_id) WHERE NOT settled AND schedules <> '[]'"
 _TO_DO = "CREATE INDEX workloads_unsettled ON workloads (deployment_id) INCLUDE (version) WHERE NOT settled"
 
 
 def upgrade() -> None:
-    for statement in [_WORKLOADS, _INSTANCES, _ONE_OWNER, _TO_DO, _LEASES, *OUTBOX_DDL]:
+    for statement in [_WORKLOADS, _INSTANCES, _ONE_OWNER, _TO_DO, _LEASES, _SCHEDULES, _SCHEDULED, *OUTBOX_DDL]:
         op.execute(statement)
 
 
 def downgrade() -> None:
-    for table in ("outbox", "leases", "instances", "workloads"):
+    for table in ("outbox", "leases", "schedules", "instances", "workloads"):
         op.execute(f"DROP TABLE {table}")

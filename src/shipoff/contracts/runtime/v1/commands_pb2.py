@@ -23,15 +23,19 @@ _sym_db = _symbol_database.Default()
 
 
 from shipoff.contracts.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from shipoff.contracts.types.v1 import types_pb2 as shipoff_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!shipoff/runtime/v1/commands.proto\x12\x12shipoff.runtime.v1\x1a\x1b\x62uf/validate/validate.proto\"\x86\x01\n\x11RunCommandRequest\x12\x31\n\x05start\x18\x01 \x01(\x0b\x32 .shipoff.runtime.v1.CommandStartH\x00\x12\x1a\n\x05input\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@H\x00\x12\x13\n\tinterrupt\x18\x03 \x01(\x08H\x00\x42\r\n\x04part\x12\x05\xbaH\x02\x08\x01\"\xb8\x01\n\x0c\x43ommandStart\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12 \n\x04\x61rgv\x18\x02 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x08\x01\x10\xc8\x01\"\x05r\x03\x18\x80@\x12 \n\x0ctime_limit_s\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe4\x19(\x01\x12\x11\n\thas_input\x18\x04 \x01(\x08\x12\x30\n\x06within\x18\x05 \x01(\x0b\x32 .shipoff.runtime.v1.CommandPlace\"C\n\x0c\x43ommandPlace\x12\x18\n\x07process\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18?\x12\x19\n\x05index\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\"\x95\x01\n\x12RunCommandResponse\x12\x11\n\x07started\x18\x01 \x01(\x08H\x00\x12\x33\n\x06output\x18\x02 \x01(\x0b\x32!.shipoff.runtime.v1.CommandOutputH\x00\x12/\n\x04\x65xit\x18\x03 \x01(\x0b\x32\x1f.shipoff.runtime.v1.CommandExitH\x00\x42\x06\n\x04part\".\n\rCommandOutput\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"+\n\x0b\x43ommandExit\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t2q\n\x0e\x43ommandService\x12_\n\nRunCommand\x12%.shipoff.runtime.v1.RunCommandRequest\x1a&.shipoff.runtime.v1.RunCommandResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!shipoff/runtime/v1/commands.proto\x12\x12shipoff.runtime.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshipoff/types/v1/types.proto\"7\n\x14ListSchedulesRequest\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"N\n\x15ListSchedulesResponse\x12\x35\n\tschedules\x18\x01 \x03(\x0b\x32\".shipoff.runtime.v1.ScheduleStatus\"\xab\x01\n\x0eScheduleStatus\x12,\n\x08schedule\x18\x01 \x01(\x0b\x32\x1a.shipoff.types.v1.Schedule\x12,\n\x08next_run\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08last_run\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07outcome\x18\x04 \x01(\t\"\x86\x01\n\x11RunCommandRequest\x12\x31\n\x05start\x18\x01 \x01(\x0b\x32 .shipoff.runtime.v1.CommandStartH\x00\x12\x1a\n\x05input\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@H\x00\x12\x13\n\tinterrupt\x18\x03 \x01(\x08H\x00\x42\r\n\x04part\x12\x05\xbaH\x02\x08\x01\"\xb8\x01\n\x0c\x43ommandStart\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12 \n\x04\x61rgv\x18\x02 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x08\x01\x10\xc8\x01\"\x05r\x03\x18\x80@\x12 \n\x0ctime_limit_s\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe4\x19(\x01\x12\x11\n\thas_input\x18\x04 \x01(\x08\x12\x30\n\x06within\x18\x05 \x01(\x0b\x32 .shipoff.runtime.v1.CommandPlace\"C\n\x0c\x43ommandPlace\x12\x18\n\x07process\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18?\x12\x19\n\x05index\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\"\x95\x01\n\x12RunCommandResponse\x12\x11\n\x07started\x18\x01 \x01(\x08H\x00\x12\x33\n\x06output\x18\x02 \x01(\x0b\x32!.shipoff.runtime.v1.CommandOutputH\x00\x12/\n\x04\x65xit\x18\x03 \x01(\x0b\x32\x1f.shipoff.runtime.v1.CommandExitH\x00\x42\x06\n\x04part\".\n\rCommandOutput\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"+\n\x0b\x43ommandExit\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t2\xd7\x01\n\x0e\x43ommandService\x12_\n\nRunCommand\x12%.shipoff.runtime.v1.RunCommandRequest\x1a&.shipoff.runtime.v1.RunCommandResponse(\x01\x30\x01\x12\x64\n\rListSchedules\x12(.shipoff.runtime.v1.ListSchedulesRequest\x1a).shipoff.runtime.v1.ListSchedulesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shipoff.runtime.v1.commands_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LISTSCHEDULESREQUEST'].fields_by_name['deployment_id']._loaded_options = None
+  _globals['_LISTSCHEDULESREQUEST'].fields_by_name['deployment_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_RUNCOMMANDREQUEST'].oneofs_by_name['part']._loaded_options = None
   _globals['_RUNCOMMANDREQUEST'].oneofs_by_name['part']._serialized_options = b'\272H\002\010\001'
   _globals['_RUNCOMMANDREQUEST'].fields_by_name['input']._loaded_options = None
@@ -46,18 +50,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMMANDPLACE'].fields_by_name['process']._serialized_options = b'\272H\004r\002\030?'
   _globals['_COMMANDPLACE'].fields_by_name['index']._loaded_options = None
   _globals['_COMMANDPLACE'].fields_by_name['index']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
-  _globals['_RUNCOMMANDREQUEST']._serialized_start=87
-  _globals['_RUNCOMMANDREQUEST']._serialized_end=221
-  _globals['_COMMANDSTART']._serialized_start=224
-  _globals['_COMMANDSTART']._serialized_end=408
-  _globals['_COMMANDPLACE']._serialized_start=410
-  _globals['_COMMANDPLACE']._serialized_end=477
-  _globals['_RUNCOMMANDRESPONSE']._serialized_start=480
-  _globals['_RUNCOMMANDRESPONSE']._serialized_end=629
-  _globals['_COMMANDOUTPUT']._serialized_start=631
-  _globals['_COMMANDOUTPUT']._serialized_end=677
-  _globals['_COMMANDEXIT']._serialized_start=679
-  _globals['_COMMANDEXIT']._serialized_end=722
-  _globals['_COMMANDSERVICE']._serialized_start=724
-  _globals['_COMMANDSERVICE']._serialized_end=837
+  _globals['_LISTSCHEDULESREQUEST']._serialized_start=149
+  _globals['_LISTSCHEDULESREQUEST']._serialized_end=204
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=206
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=284
+  _globals['_SCHEDULESTATUS']._serialized_start=287
+  _globals['_SCHEDULESTATUS']._serialized_end=458
+  _globals['_RUNCOMMANDREQUEST']._serialized_start=461
+  _globals['_RUNCOMMANDREQUEST']._serialized_end=595
+  _globals['_COMMANDSTART']._serialized_start=598
+  _globals['_COMMANDSTART']._serialized_end=782
+  _globals['_COMMANDPLACE']._serialized_start=784
+  _globals['_COMMANDPLACE']._serialized_end=851
+  _globals['_RUNCOMMANDRESPONSE']._serialized_start=854
+  _globals['_RUNCOMMANDRESPONSE']._serialized_end=1003
+  _globals['_COMMANDOUTPUT']._serialized_start=1005
+  _globals['_COMMANDOUTPUT']._serialized_end=1051
+  _globals['_COMMANDEXIT']._serialized_start=1053
+  _globals['_COMMANDEXIT']._serialized_end=1096
+  _globals['_COMMANDSERVICE']._serialized_start=1099
+  _globals['_COMMANDSERVICE']._serialized_end=1314
 # @@protoc_insertion_point(module_scope)

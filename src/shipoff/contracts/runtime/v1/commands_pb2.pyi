@@ -6,7 +6,9 @@ isort:skip_file
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
+from google.protobuf import timestamp_pb2 as timestamp_pb2
 from google.protobuf.internal import containers as containers
+from shipoff.contracts.types.v1 import types_pb2 as types_pb2
 import builtins as builtins
 import sys
 import typing as typing
@@ -17,6 +19,75 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: descriptor.FileDescriptor
+
+@typing.final
+class ListSchedulesRequest(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    DEPLOYMENT_ID_FIELD_NUMBER: builtins.int
+    deployment_id: builtins.str
+    def __init__(
+        self,
+        *,
+        deployment_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["deployment_id", b"deployment_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListSchedulesResponse(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    SCHEDULES_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def schedules(self) -> containers.RepeatedCompositeFieldContainer[ScheduleStatus]: ...
+    def __init__(
+        self,
+        *,
+        schedules: abc.Iterable[ScheduleStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["schedules", b"schedules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ScheduleStatus(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    SCHEDULE_FIELD_NUMBER: builtins.int
+    NEXT_RUN_FIELD_NUMBER: builtins.int
+    LAST_RUN_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    outcome: builtins.str
+    """"running", "succeeded", or "failed: …"; empty where it has not run."""
+    @builtins.property
+    def schedule(self) -> types_pb2.Schedule: ...
+    @builtins.property
+    def next_run(self) -> timestamp_pb2.Timestamp:
+        """Absent while the workload is paused, or not the one that is live."""
+
+    @builtins.property
+    def last_run(self) -> timestamp_pb2.Timestamp:
+        """Absent: it has not run yet."""
+
+    def __init__(
+        self,
+        *,
+        schedule: types_pb2.Schedule | None = ...,
+        next_run: timestamp_pb2.Timestamp | None = ...,
+        last_run: timestamp_pb2.Timestamp | None = ...,
+        outcome: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["last_run", b"last_run", "next_run", b"next_run", "schedule", b"schedule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["last_run", b"last_run", "next_run", b"next_run", "outcome", b"outcome", "schedule", b"schedule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class RunCommandRequest(message.Message):

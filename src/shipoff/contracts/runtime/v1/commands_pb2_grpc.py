@@ -40,6 +40,11 @@ class CommandServiceStub:
                 request_serializer=shipoff_dot_runtime_dot_v1_dot_commands__pb2.RunCommandRequest.SerializeToString,
                 response_deserializer=shipoff_dot_runtime_dot_v1_dot_commands__pb2.RunCommandResponse.FromString,
                 _registered_method=True)
+        self.ListSchedules = channel.unary_unary(
+                '/shipoff.runtime.v1.CommandService/ListSchedules',
+                request_serializer=shipoff_dot_runtime_dot_v1_dot_commands__pb2.ListSchedulesRequest.SerializeToString,
+                response_deserializer=shipoff_dot_runtime_dot_v1_dot_commands__pb2.ListSchedulesResponse.FromString,
+                _registered_method=True)
 
 
 class CommandServiceServicer:
@@ -55,6 +60,13 @@ class CommandServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSchedules(self, request, context):
+        """The schedules of a deployment, by name, with their last and next runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CommandServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -62,6 +74,11 @@ def add_CommandServiceServicer_to_server(servicer, server):
                     servicer.RunCommand,
                     request_deserializer=shipoff_dot_runtime_dot_v1_dot_commands__pb2.RunCommandRequest.FromString,
                     response_serializer=shipoff_dot_runtime_dot_v1_dot_commands__pb2.RunCommandResponse.SerializeToString,
+            ),
+            'ListSchedules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSchedules,
+                    request_deserializer=shipoff_dot_runtime_dot_v1_dot_commands__pb2.ListSchedulesRequest.FromString,
+                    response_serializer=shipoff_dot_runtime_dot_v1_dot_commands__pb2.ListSchedulesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -92,6 +109,33 @@ class CommandService:
             '/shipoff.runtime.v1.CommandService/RunCommand',
             shipoff_dot_runtime_dot_v1_dot_commands__pb2.RunCommandRequest.SerializeToString,
             shipoff_dot_runtime_dot_v1_dot_commands__pb2.RunCommandResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSchedules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shipoff.runtime.v1.CommandService/ListSchedules',
+            shipoff_dot_runtime_dot_v1_dot_commands__pb2.ListSchedulesRequest.SerializeToString,
+            shipoff_dot_runtime_dot_v1_dot_commands__pb2.ListSchedulesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -21,6 +21,8 @@ class CommandServiceStub:
     when the caller leaves, the command is ended. NOT_FOUND when nothing of the deployment runs, RESOURCE_EXHAUSTED when too
     many commands run.
     """
+    ListSchedules: aio.UnaryUnaryMultiCallable[commands_pb2.ListSchedulesRequest, commands_pb2.ListSchedulesResponse]
+    """The schedules of a deployment, by name, with their last and next runs."""
 
 class CommandServiceServicer(metaclass=abc_1.ABCMeta):
     """Programs that are run in a release beside what it runs by itself."""
@@ -35,5 +37,13 @@ class CommandServiceServicer(metaclass=abc_1.ABCMeta):
         when the caller leaves, the command is ended. NOT_FOUND when nothing of the deployment runs, RESOURCE_EXHAUSTED when too
         many commands run.
         """
+
+    @abc_1.abstractmethod
+    def ListSchedules(
+        self,
+        request: commands_pb2.ListSchedulesRequest,
+        context: aio.ServicerContext[commands_pb2.ListSchedulesRequest, abc.Awaitable[commands_pb2.ListSchedulesResponse]],
+    ) -> abc.Awaitable[commands_pb2.ListSchedulesResponse]:
+        """The schedules of a deployment, by name, with their last and next runs."""
 
 def add_CommandServiceServicer_to_server(servicer: CommandServiceServicer, server: aio.Server) -> None: ...

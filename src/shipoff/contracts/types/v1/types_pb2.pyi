@@ -348,6 +348,7 @@ class RunSettings(message.Message):
     READY_TIMEOUT_S_FIELD_NUMBER: builtins.int
     BAKE_S_FIELD_NUMBER: builtins.int
     NO_AUTOMATIC_ROLLBACK_FIELD_NUMBER: builtins.int
+    SCHEDULES_FIELD_NUMBER: builtins.int
     replicas: builtins.int
     cpu_millis: builtins.int
     memory_bytes: builtins.int
@@ -359,6 +360,8 @@ class RunSettings(message.Message):
     """Seconds after it went live within which a release that breaks is replaced by the one before."""
     no_automatic_rollback: builtins.bool
     """A release that breaks is started again and again; none takes its place."""
+    @builtins.property
+    def schedules(self) -> containers.RepeatedCompositeFieldContainer[Schedule]: ...
     def __init__(
         self,
         *,
@@ -369,10 +372,39 @@ class RunSettings(message.Message):
         ready_timeout_s: builtins.int = ...,
         bake_s: builtins.int = ...,
         no_automatic_rollback: builtins.bool = ...,
+        schedules: abc.Iterable[Schedule] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["bake_s", b"bake_s", "cpu_millis", b"cpu_millis", "health_path", b"health_path", "memory_bytes", b"memory_bytes", "no_automatic_rollback", b"no_automatic_rollback", "ready_timeout_s", b"ready_timeout_s", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["bake_s", b"bake_s", "cpu_millis", b"cpu_millis", "health_path", b"health_path", "memory_bytes", b"memory_bytes", "no_automatic_rollback", b"no_automatic_rollback", "ready_timeout_s", b"ready_timeout_s", "replicas", b"replicas", "schedules", b"schedules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Schedule(message.Message):
+    """A command that the release which is live runs at times of its own."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    CRON_FIELD_NUMBER: builtins.int
+    ARGV_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """A DNS label, once in a project."""
+    cron: builtins.str
+    """Five fields, in UTC."""
+    @builtins.property
+    def argv(self) -> containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        cron: builtins.str = ...,
+        argv: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["argv", b"argv", "cron", b"cron", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

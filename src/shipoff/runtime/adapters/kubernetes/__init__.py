@@ -13,6 +13,7 @@ from shipoff.runtime.adapters.kubernetes.api import Api
 from shipoff.runtime.adapters.kubernetes.commands import KubernetesRunner
 from shipoff.runtime.adapters.kubernetes.desired import Wishes
 from shipoff.runtime.adapters.kubernetes.driver import KubernetesDriver
+from shipoff.runtime.adapters.kubernetes.schedules import KubernetesSchedules
 from shipoff.runtime.gitops_settings import GitOpsSettings
 from shipoff.runtime.manifests import ClusterSettings
 from shipoff.runtime.manifests.application import Argo
@@ -36,7 +37,7 @@ async def on_cluster(
     on_change: Callable[[str], None],
     gitops: GitOpsSettings | None = None,
     copies: Path | None = None,
-) -> AsyncIterator[tuple[KubernetesDriver, KubernetesRunner]]:
+) -> AsyncIterator[tuple[KubernetesDriver, KubernetesRunner, KubernetesSchedules]]:
     """The driver on the cluster that KUBECONFIG names, or that this process runs in.
 
     With a repository in `gitops` what it wants is committed there; `copies` is for copies of repositories on servers.
@@ -46,7 +47,7 @@ async def on_cluster(
     try:
         wishes = Wishes(sealer, cluster_of(settings, grace_s=grace_s))
         driver = _kind(settings, gitops, copies)(api, wishes, clock=clock, on_change=on_change)
-        yield driver, KubernetesRunner(api, wishes)
+        yield driver, KubernetesRunner(api, wishes), KubernetesSchedules(api, wishes)
     finally:
         await api.close()
 

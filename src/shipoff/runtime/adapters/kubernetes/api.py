@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx2
@@ -22,7 +23,10 @@ from shipoff.common.errors import InvalidInput, Unavailable
 from shipoff.common.kubernetes import Absent, Cluster, translated
 from shipoff.runtime.manifests import Object
 from shipoff.runtime.manifests.marks import MANAGER, platform_labels
+from shipoff.runtime.manifests.release import CONTAINER
 
+# The first whose input can be ended.
+_EXEC_PROTOCOL = "v5.channel.k8s.io"
 # Who is told to have set what an autoscaler changes from then on.
 _AUTOSCALED = "shipoff-autoscaled"
 
@@ -117,6 +121,16 @@ class Api:
         except httpx2.HTTPError as error:
             raise translated(error) from error
 
+    def exec(self, pod: str, namespace: str, argv: Sequence[str], *, has_input: bool) -> AbstractAsyncContextManager[Any]:
+        """The WebSocket of a command in a pod's container."""
+        params = {"command": list(argv), "container": CONTAINER, "stdout": True, "stderr": True, "stdin": has_input}
+        requests: Any = self._client._client
+        request = requests.prepare_request("exec", Pod, None, pod, namespace, params=params)
+        socket: AbstractAsyncContextManager[Any] = requests._client.websocket(
+            request.url, subprotocols=[_EXEC_PROTOCOL], params=request.params
+        )
+        return socket
+
     async def last_lines(self, pod: str, namespace: str, *, previous: bool, count: int) -> tuple[str, ...]:
         """The last lines that a pod's container wrote, or the run before it; none where there is nothing to be had."""
         params = {"tailLines": count, "previous": "true" if previous else None, "limitBytes": 16384}
@@ -135,6 +149,11 @@ class Api:
     async def list(self, kind: type[Any]) -> tuple[list[Any], str]:
         """Everything of a kind that is the platform's, and the version at which that is so."""
         return await self._cluster.listed(kind, labels=self._own, namespace=_everywhere(kind))
+
+    async def of_namespace(self, kind: type[Any], namespace: str, labels: dict[str, str]) -> Sequence[Any]:
+        """What the platform has of a kind in a namespace, with these labels."""
+        found, _ = await self._cluster.listed(kind, labels={**self._own, **labels}, namespace=namespace)
+        return found
 
     def watch(self, kind: type[Any], version: str) -> AsyncIterator[tuple[str, Any]]:
         """What happens from that version on. Raises Gone when it is time to list again, TemporaryError."""

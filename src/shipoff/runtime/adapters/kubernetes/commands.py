@@ -17,14 +17,18 @@ import structlog
 from lightkube.models.core_v1 import ContainerStateTerminated
 from lightkube.resources.core_v1 import Pod
 
-from shipoff.common.errors import InvalidInput, ShipoffError, TemporaryError
+from shipoff.common.errors import InvalidInput, PreconditionFailed, ShipoffError, TemporaryError
 from shipoff.runtime.adapters.feeds import Feed
 from shipoff.runtime.adapters.kubernetes.api import Api
 from shipoff.runtime.adapters.kubernetes.desired import Wishes
+from shipoff.runtime.adapters.kubernetes.exec import executing
 from shipoff.runtime.adapters.kubernetes.pods import read
-from shipoff.runtime.domain import Command, Exited, Instance, Output, Workload
+from shipoff.runtime.domain import Instance, Workload
+from shipoff.runtime.executions import Command, Exited, Output
 from shipoff.runtime.manifests.command import command_pod
-from shipoff.runtime.manifests.marks import COMMAND, HELD_UNTIL
+from shipoff.runtime.manifests.marks import COMMAND, ENVIRONMENT, HELD_UNTIL
+from shipoff.runtime.manifests.names import dns_label
+from shipoff.runtime.ports import Running
 
 _LOOK_S = 0.25
 _STARTS_WITHIN_S = 90.0
@@ -44,7 +48,12 @@ class KubernetesRunner:
         self._clock = clock
 
     @asynccontextmanager
-    async def running(self, workload: Workload, command: Command, instance: Instance | None) -> AsyncIterator[_OwnPod]:
+    async def running(self, workload: Workload, command: Command, instance: Instance | None) -> AsyncIterator[Running]:
+        if instance is not None:
+            place = await self._pod_of(workload, instance)
+            async with executing(self._api, place, command.argv, has_input=command.has_input) as execution:
+                yield execution
+            return
         if command.has_input:
             remedy = "run it in an instance: shipoff exec -i"
             raise InvalidInput("a pod of its own reads no input", field="has_input", remedy=remedy)
@@ -58,6 +67,15 @@ class KubernetesRunner:
             yield own
         finally:
             await asyncio.shield(own.close())
+
+    async def _pod_of(self, workload: Workload, instance: Instance) -> tuple[str, str]:
+        """Name and namespace of the pod that an instance is. Raises PreconditionFailed when it is gone."""
+        namespace = self._wishes.release(workload).names.namespace
+        uid = instance.process_started.partition("/")[0]
+        for pod in await self._api.of_namespace(Pod, namespace, {ENVIRONMENT: dns_label(workload.environment)}):
+            if pod.metadata.uid == uid:
+                return pod.metadata.name, namespace
+        raise PreconditionFailed("the instance was replaced just now", remedy="try again")
 
 
 class _OwnPod:

@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
+from lightkube.resources.batch_v1 import CronJob
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod, Secret, Service
 
 from shipoff.common.errors import InvalidInput
@@ -131,7 +132,15 @@ class KubernetesDriver:
         crossing("service switching")
         await self._apply(desired, route)
         crossing("service switched")
+        await self._retire_schedules(desired)
         await self._prune(desired, {**desired.release, **desired.route}, OWNED)
+
+    async def _retire_schedules(self, desired: Desired) -> None:
+        """What an earlier release has scheduled is not run any more, though its instances stay as the way back."""
+        for one in self._mirror.all(CronJob, desired.names.namespace):
+            same = _label(one, ENVIRONMENT) == desired.names.environment and not is_leaving(one)
+            if same and key_of(one) not in desired.route and _owner(one) < desired.deployment_id:
+                await self._delete(one)
 
     async def _apply(self, desired: Desired, objects: Iterable[Any]) -> None:
         """Applies those that differ, all at once."""
@@ -340,9 +349,10 @@ class KubernetesDriver:
         if not desired.route:
             return True
         service = self._mirror.get(Service, desired.names.namespace, desired.names.environment)
-        if service is None:
+        has_service = any(kind is Service for kind, *_ in desired.route)
+        if service is None and has_service:
             return False
-        if _owner(service) > workload.deployment_id:
+        if service is not None and _owner(service) > workload.deployment_id:
             return True
         return all(not self._differs(desired, key, fingerprint) for key, fingerprint in desired.route.items())
 

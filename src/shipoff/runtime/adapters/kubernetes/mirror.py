@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import structlog
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
+from lightkube.resources.batch_v1 import CronJob
 from lightkube.resources.core_v1 import ConfigMap, LimitRange, Namespace, Pod, ResourceQuota, Secret, Service, ServiceAccount
 from lightkube.resources.networking_v1 import Ingress, NetworkPolicy
 from lightkube.resources.policy_v1 import PodDisruptionBudget
@@ -24,7 +25,7 @@ from shipoff.runtime.adapters.kubernetes.api import Api
 _Kind = TypeVar("_Kind")
 
 # In the order in which a workload's are removed.
-OWNED = (Ingress, HorizontalPodAutoscaler, PodDisruptionBudget, Service, Deployment)
+OWNED = (CronJob, Ingress, HorizontalPodAutoscaler, PodDisruptionBudget, Service, Deployment)
 _KINDS: tuple[type[Any], ...] = (
     *OWNED, Pod, ConfigMap, Secret, ServiceAccount, ResourceQuota, LimitRange, NetworkPolicy, Namespace,
 )  # fmt: skip
