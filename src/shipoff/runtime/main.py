@@ -61,7 +61,8 @@ async def running(settings: RuntimeSettings | None = None, *, policy: Policy | N
             reconciler.wake(deployment_id)
 
         if cluster is not None:
-            driver: Driver = await stack.enter_async_context(_on_cluster(settings, cluster, clock=clock, wake=wake))
+            on_cluster = _on_cluster(settings, cluster, (database, streams), clock=clock, wake=wake)
+            driver: Driver = await stack.enter_async_context(on_cluster)
         else:
             objects = await stack.enter_async_context(ObjectStore.open(settings.objects_url))
             driver = await stack.enter_async_context(_on_this_machine(settings, objects, streams, wake=wake))
@@ -117,12 +118,21 @@ async def _on_this_machine(
 
 @asynccontextmanager
 async def _on_cluster(
-    settings: RuntimeSettings, cluster: KubernetesSettings, *, clock: Callable[[], float], wake: Callable[[str], None]
+    settings: RuntimeSettings,
+    cluster: KubernetesSettings,
+    backing: tuple[Database, Streams],
+    *,
+    clock: Callable[[], float],
+    wake: Callable[[str], None],
 ) -> AsyncIterator[Driver]:
     """The driver `kubernetes`, on the cluster that KUBECONFIG names or that this process runs in."""
     # Its typed client takes half a second to load, which one machine has no use for.
-    from shipoff.runtime.adapters.kubernetes import on_cluster
+    from shipoff.runtime.adapters.kubernetes import on_cluster, shipping_logs
+    from shipoff.runtime.adapters.logpositions import PostgresPositions
 
     sealer = Sealer(settings.master_key.get_secret_value())
-    async with on_cluster(cluster, sealer, grace_s=settings.grace_s, clock=clock, on_change=wake) as driver:
+    async with (
+        on_cluster(cluster, sealer, grace_s=settings.grace_s, clock=clock, on_change=wake) as driver,
+        shipping_logs(cluster, driver, backing[1], PostgresPositions(backing[0])),
+    ):
         yield driver

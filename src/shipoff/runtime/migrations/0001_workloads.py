@@ -75,12 +75,15 @@ _ONE_OWNER = """CREATE UNIQUE INDEX instances_port ON instances (host, port)
     WHERE port > 0 AND state <> 'waiting' AND NOT shared"""
 _TO_DO = "CREATE INDEX workloads_unsettled ON workloads (deployment_id) INCLUDE (version) WHERE NOT settled"
 
+# How far the output of each pod has been sent.
+_LOG_POSITIONS = "CREATE TABLE log_positions (pod_uid text PRIMARY KEY, position jsonb NOT NULL)"
+
 
 def upgrade() -> None:
-    for statement in [_WORKLOADS, _INSTANCES, _ONE_OWNER, _TO_DO, *OUTBOX_DDL]:
+    for statement in [_WORKLOADS, _INSTANCES, _ONE_OWNER, _TO_DO, _LOG_POSITIONS, *OUTBOX_DDL]:
         op.execute(statement)
 
 
 def downgrade() -> None:
-    for table in ("outbox", "instances", "workloads"):
+    for table in ("outbox", "log_positions", "instances", "workloads"):
         op.execute(f"DROP TABLE {table}")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import httpx2
@@ -21,6 +22,7 @@ from lightkube.types import PatchType
 from shipoff.common.errors import DeadlineExceeded, Exhausted, InvalidInput, PermanentError, TemporaryError, Unavailable
 from shipoff.runtime.manifests import Object
 from shipoff.runtime.manifests.marks import MANAGER, platform_labels
+from shipoff.runtime.manifests.release import CONTAINER
 
 _Result = TypeVar("_Result")
 
@@ -31,6 +33,7 @@ _FIRST_PAUSE_S = 0.2
 # The server ends a watch after this long, and one that has said nothing for longer is taken for dead.
 WATCH_S = 300
 _SILENCE_S = WATCH_S + 30
+_ANSWER_S = 10.0
 _CONFLICT, _GONE, _TOO_MANY, _UNAVAILABLE = 409, 410, 429, 503
 
 
@@ -103,6 +106,35 @@ class Api:
         if answer.status_code != 200:
             return ()
         return tuple(line for line in answer.text.splitlines() if line.strip())[-count:]
+
+    async def log(self, pod: str, namespace: str, *, since: int, previous: bool, follow: bool) -> AsyncGenerator[bytes]:
+        """What a pod's container, or the run before it, has written from this second on (0: all), each line behind its time.
+
+        `follow`: and what it writes until it ends. Raises TemporaryError, PermanentError.
+        """
+        params = {
+            "container": CONTAINER,
+            "timestamps": "true",
+            "sinceTime": datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if since else None,
+            "previous": "true" if previous else None,
+            "follow": "true" if follow else None,
+        }
+        # The library's own log() gives whole lines only, however long, and knows no time to begin at.
+        requests: Any = self._client._client
+        request = requests.prepare_request("get", PodLog, name=pod, namespace=namespace, params=params)
+        request.timeout = httpx2.Timeout(_ANSWER_S, read=None if follow else _ANSWER_S)
+        try:
+            response = await requests.send(requests.build_adapter_request(request), stream=True)
+            try:
+                if response.is_error:
+                    await response.aread()
+                    requests.raise_for_status(response)
+                async for chunk in response.aiter_bytes():
+                    yield chunk
+            finally:
+                await response.aclose()
+        except httpx2.HTTPError as error:
+            raise translated(error) from error
 
     async def list(self, kind: type[Any]) -> tuple[list[Any], str]:
         """Everything of a kind that is the platform's, and the version at which that is so."""

@@ -20,8 +20,10 @@ from shipoff.common.errors import InvalidInput
 from shipoff.common.failpoints import crossing
 from shipoff.runtime.adapters.kubernetes.api import Api
 from shipoff.runtime.adapters.kubernetes.desired import Desired, Key, Wishes, applied, key_of
+from shipoff.runtime.adapters.kubernetes.logs import Writer
 from shipoff.runtime.adapters.kubernetes.mirror import OWNED, Mirror, is_leaving
 from shipoff.runtime.adapters.kubernetes.pods import PodRun, assign, read
+from shipoff.runtime.adapters.kubernetes.writers import writers
 from shipoff.runtime.domain import Instance, InstanceKey, InstanceState, Observation, Observed, Probe, Workload
 from shipoff.runtime.manifests.cluster import PORT
 from shipoff.runtime.manifests.marks import DEPLOYMENT, ENVIRONMENT, RELEASE
@@ -54,6 +56,10 @@ class KubernetesDriver:
     async def running(self) -> Collection[InstanceKey]:
         """None that could be unknown: pods carry no run's number. What belongs to a workload goes with the workload."""
         return ()
+
+    def writers(self) -> list[Writer]:
+        """The pods whose output is some deployment's."""
+        return writers(self._mirror, self._wishes, self._pods)
 
     async def place(self, instance: Instance, *, taken: Collection[int]) -> Instance:
         """The address that an environment's instances share: the cluster spreads requests over them."""
