@@ -7,6 +7,8 @@ from shipoff.cli.parsing import Verb
 from shipoff.embedded import commands
 
 app.command("serve", cls=Verb)(commands.serve)
+app.command("migrate", cls=Verb)(commands.migrate)
+app.command("backing", cls=Verb)(commands.backing)
 app.command("up", cls=Verb)(commands.up)
 app.command("down", cls=Verb)(commands.down)
 

@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import websockets.asyncio.client as ws_client
 from google.protobuf.timestamp_pb2 import Timestamp
+from neighbours.gateway_commands import commands_of
 
 from shipoff.common import telemetry
 from shipoff.common.errors import NotFound, PreconditionFailed, Unauthenticated, Unavailable
@@ -53,6 +54,7 @@ class World:
     entries: list[log_pb2.Entry] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     streams_open: set[str] = field(default_factory=set)
+    commands: list[Any] = field(default_factory=list)
     workloads: set[str] = field(default_factory=set)
     audit_is_away: bool = False
     identity_lists_nobody: bool = False
@@ -507,7 +509,8 @@ async def a_gateway(folder: Path, *, without: tuple[str, ...] = (), **settings: 
     async with AsyncExitStack() as stack:
         for name, add, servicer in _SERVICES:
             if name not in without:
-                await stack.enter_async_context(serving(address_of(name), [(add, servicer(world))]))
+                more = [commands_of(world)] if name == "runtime" else []
+                await stack.enter_async_context(serving(address_of(name), [(add, servicer(world)), *more]))
         await stack.enter_async_context(running(GatewaySettings(http_socket=str(socket), **settings), address_of=address_of))
         transport = httpx2.AsyncHTTPTransport(uds=str(socket))
         http = await stack.enter_async_context(

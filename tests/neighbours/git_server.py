@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 _AUTHOR = {
@@ -23,11 +24,12 @@ _AUTHOR = {
 
 
 class GitServer:
-    """Bare repositories below a folder, at http://127.0.0.1:<port>/<name>.git."""
+    """Bare repositories below a folder, at http://<address>:<port>/<name>.git."""
 
-    def __init__(self, root: Path, port: int) -> None:
+    def __init__(self, root: Path, port: int, address: str = "127.0.0.1") -> None:
         self.root = root
         self.port = port
+        self.address = address
         self.requests: list[str] = []
         # While set, requests wait: a server that has stopped answering.
         self.hold = threading.Event()
@@ -35,7 +37,7 @@ class GitServer:
     @property
     def host(self) -> str:
         """host:port, as it is written into an allow-list."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.address}:{self.port}"
 
     def url(self, name: str) -> str:
         """A repository's URL."""
@@ -72,6 +74,16 @@ class GitServer:
         self.git("push", "--quiet", str(self.root / f"{name}.git"), f"refs/tags/{tag}", folder=work)
 
 
+def _chunks(stream: BinaryIO) -> bytes:
+    """A body in chunks (RFC 9112, 7.1), as libgit2 pushes."""
+    body = b""
+    while size := int(stream.readline().split(b";")[0], 16):
+        body += stream.read(size)
+        stream.readline()
+    stream.readline()
+    return body
+
+
 def _handler(server: list[GitServer]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         """One request, handed to http-backend as a CGI program (RFC 3875)."""
@@ -83,7 +95,8 @@ def _handler(server: list[GitServer]) -> type[BaseHTTPRequestHandler]:
             self._serve(b"")
 
         def do_POST(self) -> None:
-            self._serve(self.rfile.read(int(self.headers.get("content-length", 0))))
+            chunked = self.headers.get("transfer-encoding", "") == "chunked"
+            self._serve(_chunks(self.rfile) if chunked else self.rfile.read(int(self.headers.get("content-length", 0))))
 
         def _serve(self, body: bytes) -> None:
             git = server[0]
@@ -122,11 +135,11 @@ def _handler(server: list[GitServer]) -> type[BaseHTTPRequestHandler]:
 
 
 @contextmanager
-def git_serving(root: Path) -> Iterator[GitServer]:
+def git_serving(root: Path, address: str = "127.0.0.1") -> Iterator[GitServer]:
     """Serves until the context is left."""
     holder: list[GitServer] = []
-    http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(holder))
-    server = GitServer(root, http.server_address[1])
+    http = ThreadingHTTPServer((address, 0), _handler(holder))
+    server = GitServer(root, http.server_address[1], address)
     holder.append(server)
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()

@@ -31,15 +31,17 @@ Key = tuple[str, str, str]
 class Refused(Exception):
     """An answer other than success: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/."""
 
-    def __init__(self, code: int, message: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(self, code: int, message: str, headers: dict[str, str] | None = None, *, reason: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.reason = reason
         self.message = message
         self.headers = headers or {}
 
     @property
     def status(self) -> Json:
-        return {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": self.message, "code": self.code}
+        known = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": self.message, "code": self.code}
+        return {**known, "reason": self.reason} if self.reason else known
 
 
 @dataclass
@@ -103,6 +105,24 @@ class Store:
 
     def of(self, kind: str, namespace: str = "") -> list[Json]:
         return [obj for (k, ns, _), obj in list(self.objects.items()) if k == kind and (not namespace or ns == namespace)]
+
+    def add(self, key: Key, obj: Json) -> Json:
+        """What POST does: never to what is there."""
+        self._admit(*key)
+        if key in self.objects:
+            raise Refused(409, f'{key[0]} "{key[2]}" already exists', reason="AlreadyExists")
+        self.create(key[0], obj)
+        return obj
+
+    def merge(self, key: Key, change: Json) -> Json:
+        """A merge patch (RFC 7386)."""
+        live = self.objects.get(key)
+        if live is None:
+            raise Refused(404, f'{key[0]} "{key[2]}" not found')
+        for path, value in _leaves(change):
+            _put(live, path, value)
+        self.record("MODIFIED", key[0], live)
+        return live
 
     def apply(self, key: Key, wanted: Json, manager: str, *, force: bool) -> Json:
         """Server-side apply: fields that this manager applied before and leaves out now go; others' are a conflict."""
@@ -240,10 +260,17 @@ class KubeApi:
     async def _carry_out(self, request: Request) -> Response:
         kind, namespace, name, sub = _parsed(request.url.path)
         if request.method == "GET" and sub == "log":
+            if "timestamps" not in request.query_params and "follow" in request.query_params:
+                return StreamingResponse(self._follow(namespace, name), media_type="text/plain")
             return self._log(request, namespace, name)
         if request.method == "GET" and not name:
             return self._many(request, kind, namespace)
+        if request.method == "POST":
+            body = json.loads(await request.body())
+            return JSONResponse(self.store.add((kind, namespace, body["metadata"]["name"]), body), 201)
         key = (kind, namespace, name)
+        if request.method == "PATCH" and "merge-patch" in request.headers["content-type"]:
+            return JSONResponse(self.store.merge(key, json.loads(await request.body())))
         if request.method == "PATCH":
             force = request.query_params.get("force") == "true"
             body = json.loads(await request.body())
@@ -252,12 +279,12 @@ class KubeApi:
         if found is None:
             raise Refused(404, f'{kind} "{name}" not found')
         if request.method == "DELETE":
-            self._delete(key, found)
+            self._delete(key, found, at_once=request.query_params.get("gracePeriodSeconds") == "0")
         return JSONResponse(found)
 
-    def _delete(self, key: Key, obj: Json) -> None:
+    def _delete(self, key: Key, obj: Json, *, at_once: bool = False) -> None:
         """Pods and namespaces take their time, with the cluster behind the API."""
-        if key[0] not in ("pods", "namespaces"):
+        if key[0] not in ("pods", "namespaces") or at_once:
             self.store.delete(key)
         elif "deletionTimestamp" not in obj["metadata"]:
             obj["metadata"]["deletionTimestamp"] = datetime.now(UTC).isoformat()
@@ -269,6 +296,21 @@ class KubeApi:
         if "timestamps" in request.query_params:
             return StreamingResponse(self.book.told(name, request.query_params), media_type="text/plain")
         return PlainTextResponse("\n".join(self.logs.get(name, [])))
+
+    async def _follow(self, namespace: str, name: str) -> AsyncIterator[bytes]:
+        """What a pod writes, until it has ended."""
+        sent = 0
+        while True:
+            lines = self.logs.get(name, [])
+            for line in lines[sent:]:
+                yield f"{line}\n".encode()
+            sent = len(lines)
+            pod = self.store.objects.get(("pods", namespace, name))
+            if pod is None or pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.05), self.store.changed:
+                    await self.store.changed.wait()
 
     def _many(self, request: Request, kind: str, namespace: str) -> Response:
         selector = request.query_params.get("labelSelector", "")
@@ -299,7 +341,7 @@ class KubeApi:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[KubeApi]:
         """On a port of its own beside the block."""
-        app = Starlette(routes=[Route("/{path:path}", self.answer, methods=["GET", "PATCH", "DELETE"])])
+        app = Starlette(routes=[Route("/{path:path}", self.answer, methods=["GET", "POST", "PATCH", "DELETE"])])
         config = uvicorn.Config(
             app, host="127.0.0.1", port=0, log_level="critical", lifespan="off", timeout_graceful_shutdown=0
         )

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neighbours.kube_api import Json, KubeApi
+from neighbours.kube_pods import CommandPod
 
 _NODE_MEBI = 64 << 10
 _SELECTOR = "shipoff.dev/release"
@@ -56,7 +57,9 @@ class Nodes:
             self._soon(self._deployed(obj))
         elif kind == "pods" and event == "MODIFIED" and "deletionTimestamp" in obj["metadata"]:
             self._soon(self._end(obj))
-        elif kind == "pods" and (event == "DELETED" or _is_ready(obj)):
+        elif kind == "pods" and event == "ADDED" and "owner" not in obj["metadata"].get("annotations", {}):
+            self._soon(CommandPod(self.api, obj).run())
+        elif kind == "pods" and "owner" in obj["metadata"].get("annotations", {}) and (event == "DELETED" or _is_ready(obj)):
             self._soon(self._pod_changed(obj))
         elif kind == "namespaces" and event == "MODIFIED" and "deletionTimestamp" in obj["metadata"]:
             self._soon(self._empty(obj["metadata"]["name"]))
@@ -73,7 +76,7 @@ class Nodes:
         gone = store.objects.get(("deployments", meta["namespace"], meta["name"])) is not deployment
         template = deployment["spec"]["template"]
         version = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:8]
-        pods = [one for one in store.of("pods", meta["namespace"]) if one["metadata"]["annotations"]["owner"] == meta["name"]]
+        pods = [one for one in store.of("pods", meta["namespace"]) if _owner(one) == meta["name"]]
         live = [one for one in pods if "deletionTimestamp" not in one["metadata"]]
         new = [one for one in live if one["metadata"]["annotations"]["version"] == version]
         wanted = 0 if gone else deployment["spec"]["replicas"]
@@ -173,6 +176,10 @@ class Nodes:
         await asyncio.sleep(self.ready_after_s)
         with contextlib.suppress(KeyError):
             self.api.store.delete(("namespaces", "", namespace))
+
+
+def _owner(pod: Json) -> str:
+    return str(pod["metadata"].get("annotations", {}).get("owner", ""))
 
 
 def _said(script: str) -> list[str]:

@@ -26,8 +26,10 @@ from shipoff.common.ids import new_id
 from shipoff.common.sealing import Sealer
 from shipoff.runtime.adapters.kubernetes import cluster_of
 from shipoff.runtime.adapters.kubernetes.api import Api
+from shipoff.runtime.adapters.kubernetes.commands import KubernetesRunner
 from shipoff.runtime.adapters.kubernetes.desired import Wishes
 from shipoff.runtime.adapters.kubernetes.driver import KubernetesDriver
+from shipoff.runtime.commands import Commands
 from shipoff.runtime.domain import Artifact, Emission, EmitFailed, EmitReady, EmitStopped, Policy, Process, Workload
 from shipoff.runtime.handlers import Handlers
 from shipoff.runtime.manifests import ClusterSettings, Names
@@ -63,6 +65,7 @@ class Runtime:
     reconciler: Reconciler
     driver: KubernetesDriver
     wishes: Wishes
+    commands: Commands
 
 
 @dataclass
@@ -124,7 +127,9 @@ class Ground:
         reconciler = Reconciler(self.store, driver, policy=replace(self.policy, **policy), clock=self.clock)
         reconcilers.append(reconciler)
         async with driver.following(), reconciler.running():
-            yield Runtime(self.store, Handlers(self.store, reconciler.wake, self.clock), reconciler, driver, wishes)
+            handlers = Handlers(self.store, reconciler.wake, self.clock)
+            commands = Commands(self.store, KubernetesRunner(api, wishes, clock=self.clock))
+            yield Runtime(self.store, handlers, reconciler, driver, wishes, commands)
         await api.close()
 
     async def apply(self, runtime: Runtime, workload: Workload) -> Workload:

@@ -1,19 +1,17 @@
-"""Who may call whom: what the code asks addresses for, held against the manifest."""
+"""Who may call whom: what the code asks addresses for, and what the documentation says, held against the one table."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-SOURCE = Path(__file__).resolve().parents[2] / "src" / "shipoff"
-SERVICES = ("gateway", "identity", "project", "orchestrator", "build", "detector", "runtime", "log", "cdn", "worker")
-MANIFEST = {
-    "gateway": {"identity", "project", "orchestrator", "runtime", "log", "cdn", "detector", "worker"},
-    "orchestrator": {"build", "runtime", "cdn", "log"},
-    "build": {"detector", "log"},
-}
+from shipoff.common.callgraph import CALLS, SERVICES, callers_of
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src" / "shipoff"
 
 
 def stubs_used(service: str) -> Iterator[str]:
@@ -24,10 +22,10 @@ def stubs_used(service: str) -> Iterator[str]:
                 yield node.value.id.removesuffix("_pb2_grpc")
 
 
-def test_services_call_only_whom_the_manifest_names():
+def test_services_call_only_whom_the_table_names():
     for service in SERVICES:
         called = {"orchestrator" if name == "pb_grpc" else name for name in stubs_used(service)} - {service}
-        assert called <= MANIFEST.get(service, set()), service
+        assert called <= CALLS.get(service, frozenset()), service
 
 
 def test_the_check_sees_the_calls_that_there_are():
@@ -36,4 +34,23 @@ def test_the_check_sees_the_calls_that_there_are():
 
 
 def test_nobody_calls_in_a_circle():
-    TopologicalSorter(MANIFEST).prepare()
+    TopologicalSorter(CALLS).prepare()
+
+
+def test_callers_are_the_table_read_the_other_way():
+    assert callers_of("log") == {"gateway", "orchestrator"}
+    assert callers_of("gateway") == frozenset()
+    assert {(caller, called) for called in SERVICES for caller in callers_of(called)} == {
+        (caller, called) for caller, several in CALLS.items() for called in several
+    }
+
+
+def test_the_architecture_says_the_same():
+    text = " ".join((ROOT / "ARCHITECTURE.md").read_text().split())
+    sentence = re.search(r"The call graph is acyclic: (.*?)\. Facts", text)
+    assert sentence is not None
+    said = {}
+    for part in sentence[1].split("; "):
+        caller, _, called = part.partition(" → ")
+        said[caller] = frozenset(called.strip("{}").split(", "))
+    assert said == CALLS

@@ -21,6 +21,8 @@ class Cause(StrEnum):
 
     CANCELLED = "cancelled"
     BUILDER_LOST = "builder_lost"
+    OUT_OF_MEMORY = "out_of_memory"
+    DISK = "disk"
     TIMEOUT = "timeout"
     PLATFORM = "platform"
 
@@ -38,10 +40,48 @@ class Ref:
 
 @dataclass(frozen=True)
 class Process:
-    """A builder's process; `started` tells it from a later one that was given the same id."""
+    """A builder's process; `started` tells it from a later one that was given the same id.
+
+    On a cluster it is a Job: `started` is its uid, and `pid` is zero.
+    """
 
     pid: int
     started: str
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a builder is started for, and what it may use: zero where the deployment reserved nothing."""
+
+    project_id: str
+    cpu_millis: int
+    memory_bytes: int
+    timeout_s: int
+
+
+@dataclass(frozen=True)
+class End:
+    """How a builder ended that has not said so itself, where that can be seen from outside."""
+
+    cause: Cause
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What is to be seen of a builder from outside."""
+
+    alive: bool
+    # It has not begun: the cluster looks for room, or fetches its image. What stands in the way is in `obstacle`, where known.
+    waiting: bool = False
+    obstacle: str = ""
+    # How long it has been seen to run: nothing can have been heard of it for longer.
+    running_s: float = float("inf")
+    end: End | None = None
+
+
+ALIVE = Sight(alive=True)
+GONE = Sight(alive=False)
 
 
 @dataclass(frozen=True)
@@ -79,6 +119,8 @@ class Rules:
     kill_s: float = 4.0
     # Until a builder has been started.
     launch_s: float = 60.0
+    # Until one that was started begins.
+    begin_s: float = 300.0
     # For a builder to leave by itself once its outcome is stored.
     leave_s: float = 2.0
 

@@ -18,9 +18,12 @@ from shipoff.contracts.types.v1 import types_pb2
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PIECE_BYTES = 1 << 20
 _ARCHIVES = (types_pb2.ARTIFACT_KIND_STATIC, types_pb2.ARTIFACT_KIND_APP)
+_TOLD_TO_STOP = "it was told to stop from outside, not by the platform"
 _FAILURES = {
     Cause.CANCELLED: events_pb2.BUILD_FAILURE_CANCELLED,
     Cause.BUILDER_LOST: events_pb2.BUILD_FAILURE_BUILDER_LOST,
+    Cause.OUT_OF_MEMORY: events_pb2.BUILD_FAILURE_OUT_OF_MEMORY,
+    Cause.DISK: events_pb2.BUILD_FAILURE_DISK,
     Cause.TIMEOUT: events_pb2.BUILD_FAILURE_TIMEOUT,
     Cause.PLATFORM: events_pb2.BUILD_FAILURE_PLATFORM,
 }
@@ -85,7 +88,7 @@ def failed(ref: Ref, cause: Cause, reason: str) -> events_pb2.BuildFailed:
 def reported(stored: Stored, outcome: build_pb2.Outcome) -> Outcome:
     """What an outcome amounts to. A success counts only with the plan and the artifact that this service has stored."""
     if outcome.WhichOneof("result") == "failure":
-        return _failure(stored.ref, outcome.failure, outcome.usage)
+        return _failure(stored.ref, _blamed(stored, outcome.failure), outcome.usage)
     artifact = stored.artifact
     if artifact is None or artifact.digest != outcome.success.artifact.digest or stored.plan is None:
         missing = build_pb2.Failure(
@@ -99,6 +102,15 @@ def reported(stored: Stored, outcome: build_pb2.Outcome) -> Outcome:
         plan=stored.plan.plan,
         usage=outcome.usage,
         commit=outcome.commit,
+    )
+
+
+def _blamed(stored: Stored, failure: build_pb2.Failure) -> build_pb2.Failure:
+    """A builder that was told to stop, and not by the platform, is lost: a node is drained, a machine shuts down."""
+    if failure.failure != events_pb2.BUILD_FAILURE_CANCELLED or stored.cancel_reason is not None:
+        return failure
+    return build_pb2.Failure(
+        failure=events_pb2.BUILD_FAILURE_BUILDER_LOST, reason=f"the builder was lost: {_TOLD_TO_STOP}", step=failure.step
     )
 
 

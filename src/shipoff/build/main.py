@@ -15,9 +15,10 @@ from shipoff.build.adapters.postgres import PostgresBuildStore
 from shipoff.build.conversation import Services
 from shipoff.build.domain import Rules
 from shipoff.build.handlers import Bells, Builds, Transfers
+from shipoff.build.ports import BuilderLauncher
 from shipoff.build.reconciler import Reconciler
 from shipoff.build.server import BuilderServer, BuildServer
-from shipoff.build.settings import BuildSettings
+from shipoff.build.settings import BuildSettings, JobSettings
 from shipoff.common import sandbox
 from shipoff.common.config import address, home, load
 from shipoff.common.lifecycle import looping
@@ -37,21 +38,16 @@ async def running(settings: BuildSettings | None = None) -> AsyncIterator[None]:
     settings = settings or load(BuildSettings)
     sealer = Sealer(settings.master_key.get_secret_value())
     await migrate("build", settings.database_url)
-    # Running it for the first time may take a while.
-    bubblewrap = await asyncio.to_thread(sandbox.usable, settings.sandbox)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database.open(settings.database_url, pool_size=settings.pool_size))
         streams = await stack.enter_async_context(Streams.open(settings.redis_url))
         objects = await stack.enter_async_context(ObjectStore.open(settings.objects_url))
         detector = detector_pb2_grpc.DetectorServiceStub(await stack.enter_async_context(channel(address("detector"))))
         outbox = Outbox(database, streams, producing=[DEPLOYMENT_PROGRESS])
-        store, bells, launcher = (
-            PostgresBuildStore(database, outbox),
-            Bells(),
-            ChildProcessLauncher(_workplace(settings, bubblewrap)),
-        )
+        store, bells = PostgresBuildStore(database, outbox), Bells()
+        launcher, rules = await stack.enter_async_context(_launching(settings, bells))
         services = Services(store, _detector(detector, settings), StreamedLog(streams), sealer, bells, asyncio.Event())
-        reconciler = Reconciler(store, launcher, objects, bells, rules=Rules(lease_s=settings.lease_s))
+        reconciler = Reconciler(store, launcher, objects, bells, rules=rules)
         builders = BuilderServer(services, _transfers(store, objects, settings))
 
         await stack.enter_async_context(outbox.relaying())
@@ -91,8 +87,24 @@ def _open_to_all(socket: Path) -> None:
     socket.chmod(0o666)
 
 
-def _workplace(settings: BuildSettings, bubblewrap: str) -> Workplace:
-    limits = Limits(
+@asynccontextmanager
+async def _launching(settings: BuildSettings, bells: Bells) -> AsyncIterator[tuple[BuilderLauncher, Rules]]:
+    """What starts builders, and how long things may take there."""
+    if settings.builders == "process":
+        # Running it for the first time may take a while.
+        bubblewrap = await asyncio.to_thread(sandbox.usable, settings.sandbox)
+        yield ChildProcessLauncher(_workplace(settings, bubblewrap)), Rules(lease_s=settings.lease_s)
+        return
+    # Its typed client takes half a second to load, which one machine has no use for.
+    from shipoff.build.adapters.kubernetes import on_cluster
+
+    jobs = load(JobSettings)
+    async with on_cluster(settings, jobs, _limits(settings), on_change=bells.reconciler.set) as launcher:
+        yield launcher, Rules(lease_s=settings.lease_s, launch_s=jobs.begin_s, begin_s=jobs.begin_s)
+
+
+def _limits(settings: BuildSettings) -> Limits:
+    return Limits(
         memory_bytes=settings.memory_bytes,
         processes=settings.processes,
         disk_bytes=settings.disk_bytes,
@@ -102,13 +114,16 @@ def _workplace(settings: BuildSettings, bubblewrap: str) -> Workplace:
         source_files=settings.source_files,
         artifact_bytes=settings.artifact_bytes,
     )
+
+
+def _workplace(settings: BuildSettings, bubblewrap: str) -> Workplace:
     return Workplace(
         folder=Path(settings.builds_folder).resolve(),
         address=settings.builder_address,
         environment=settings.passed_environment(),
         allow_hosts=settings.allowed_hosts,
         patience_s=settings.patience_s,
-        limits=limits,
+        limits=_limits(settings),
         sandbox=bubblewrap,
         private=(home(), *ObjectStore.folders(settings.objects_url)),
         images=images(settings),

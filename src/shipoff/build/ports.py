@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from shipoff.build.domain import Attempt, Process, Ref, State
+from shipoff.build.domain import Attempt, Order, Process, Ref, Sight, State
 from shipoff.common.telemetry import Context
 from shipoff.contracts.build.v1 import build_pb2
 from shipoff.contracts.events.v1 import events_pb2
@@ -106,16 +106,16 @@ class BuildStore(Protocol):
 class BuilderLauncher(Protocol):
     """Starts and stops builders."""
 
-    async def launch(self, ref: Ref, project_id: str, recorded: Callable[[Process, bytes], Awaitable[bool]]) -> None:
+    async def launch(self, ref: Ref, order: Order, recorded: Callable[[Process, bytes], Awaitable[bool]]) -> None:
         """Starts a builder that waits, has its process and its token's hash recorded, and lets it go on.
 
         Where that raises or answers False the builder leaves without having done anything. Raises PreconditionFailed
-        when this machine cannot run builders.
+        when builders cannot be run, TemporaryError when they cannot now.
         """
         ...
 
-    def alive(self, process: Process) -> bool:
-        """Whether the builder's process exists."""
+    def look(self, process: Process) -> Sight:
+        """What is to be seen of the builder now."""
         ...
 
     async def terminate(self, process: Process) -> None:
@@ -127,7 +127,7 @@ class BuilderLauncher(Protocol):
         ...
 
     async def clean_up(self, ref: Ref) -> None:
-        """Removes its work folder."""
+        """Removes what it has left where it worked."""
         ...
 
     def last_words(self, ref: Ref) -> str:
@@ -135,7 +135,7 @@ class BuilderLauncher(Protocol):
         ...
 
     async def leftovers(self) -> Sequence[Ref]:
-        """Attempts whose work folders are there."""
+        """Attempts of which something is there: a work folder, a Job."""
         ...
 
 

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 import structlog
 
 from shipoff.build.domain import (
+    GONE,
     Attempt,
     Cause,
     CleanUp,
     Fail,
     Instruction,
     Launch,
+    Order,
     Process,
     Ref,
     Rules,
@@ -78,8 +80,8 @@ class Reconciler:
             await self._collect(attempts)
 
     def _consider(self, attempt: Attempt, observed_s: float) -> None:
-        alive = attempt.process is not None and self._launcher.alive(attempt.process)
-        instructions = decide(attempt, alive=alive, observed_s=observed_s, rules=self._rules)
+        builder = GONE if attempt.process is None else self._launcher.look(attempt.process)
+        instructions = decide(attempt, builder=builder, observed_s=observed_s, rules=self._rules)
         if instructions:
             task = asyncio.create_task(self._perform_all(attempt, instructions))
             self._busy[attempt.ref] = task
@@ -113,12 +115,13 @@ class Reconciler:
 
     async def _launch(self, ref: Ref, project_id: str) -> None:
         request = await self._store.request_of(ref)
+        order = Order(project_id, request.limits.cpu_millis, request.limits.memory_bytes, request.timeout_s)
 
         async def recorded(process: Process, token_hash: bytes) -> bool:
             return await self._store.launched(ref, process, token_hash, request.timeout_s)
 
         try:
-            await self._launcher.launch(ref, project_id, recorded)
+            await self._launcher.launch(ref, order, recorded)
         except PermanentError as error:
             await self._fail(ref, Cause.PLATFORM, f"{error.message}: {error.remedy}" if error.remedy else error.message)
             return
@@ -137,14 +140,14 @@ class Reconciler:
         self._bells.ring(ref.deployment_id)
 
     async def _collect(self, attempts: Sequence[Attempt]) -> None:
-        """Removes work folders of attempts that are over, or that nobody knows."""
+        """Removes what is left of attempts that are over, or that nobody knows."""
         wanted = {attempt.ref for attempt in attempts}
         for ref in await self._launcher.leftovers():
             if ref in wanted or ref in self._busy or not await self._is_over(ref):
                 continue
             await self._launcher.stop(ref, None)
             await self._launcher.clean_up(ref)
-            log.info("leftover work folder removed", attempt=str(ref))
+            log.info("leftovers removed", attempt=str(ref))
 
     async def _is_over(self, ref: Ref) -> bool:
         """Asked anew: it may have been started since the look."""

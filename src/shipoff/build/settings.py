@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
+import ipaddress
 import os
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shipoff.common.config import ServiceSettings, home, listed, service_config
 from shipoff.common.sandbox import Mode
@@ -59,6 +61,8 @@ class BuildSettings(ServiceSettings):
     # Connections to the database.
     pool_size: int = Field(default=5, ge=1)
 
+    # What builders are: processes of this machine, or Jobs of a Kubernetes cluster (see JobSettings).
+    builders: Literal["process", "kubernetes"] = "process"
     # native: on this machine, as folders. buildkit: as images in a registry, by docker-buildx.
     executor: Literal["native", "buildkit"] = "native"
     # Where images are pushed to, a registry and the first part of the repositories' names; the rest is the project's id.
@@ -95,6 +99,18 @@ class BuildSettings(ServiceSettings):
                 raise ValueError(f"SHIPOFF_BUILD_{field} is a list of name=value with commas")
         return self
 
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.builders == "process":
+            return self
+        if not self.builder_listen or self.builder_listen.startswith("unix:"):
+            raise ValueError(
+                "SHIPOFF_BUILD_BUILDERS=kubernetes needs SHIPOFF_BUILD_BUILDER_LISTEN=0.0.0.0:<port>, for pods to connect to"
+            )
+        if self.builds_images and not self.buildkit_address:
+            raise ValueError("builds of images in pods need SHIPOFF_BUILD_BUILDKIT_ADDRESS: a BuildKit that pods reach")
+        return self
+
     @property
     def builds_images(self) -> bool:
         """Whether builds leave images in a registry."""
@@ -123,3 +139,64 @@ class BuildSettings(ServiceSettings):
             for name, value in os.environ.items()
             if any(fnmatch.fnmatchcase(name.upper(), pattern) for pattern in patterns)
         }
+
+
+_NO_OR_NAME = r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?$"
+
+
+class JobSettings(BaseSettings):
+    """SHIPOFF_BUILD_JOB_…: the cluster that builders run on, read where SHIPOFF_BUILD_BUILDERS is kubernetes."""
+
+    model_config = SettingsConfigDict(env_prefix="SHIPOFF_BUILD_JOB_", frozen=True, extra="ignore", populate_by_name=True)
+
+    # Platforms that share a cluster each have a name of their own, the same for builds and apps.
+    platform: str = Field(
+        default="shipoff", pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$", validation_alias="SHIPOFF_KUBERNETES_PLATFORM"
+    )
+    # Where Jobs are. False: the namespace, its quota and its policies are made by whoever installs the platform.
+    namespace: str = Field(default="shipoff-builds", pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")
+    prepare: bool = True
+    # Shipoff's own image, with what builds need (git, Python, Node.js, …), and a Secret with its registry's login.
+    image: str = Field(min_length=1)
+    pull_secret: str = Field(default="", pattern=_NO_OR_NAME)
+    # host:port where pods reach SHIPOFF_BUILD_BUILDER_LISTEN.
+    address: str = Field(pattern=r"^(\[[0-9a-f:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")
+    # Where programs are found in the image.
+    path: str = "/usr/local/bin:/usr/bin:/bin:/opt/shipoff/bin"
+    # Secrets for builds of images: of type kubernetes.io/dockerconfigjson, and with ca.pem, cert.pem and key.pem.
+    registry_secret: str = Field(default="", pattern=_NO_OR_NAME)
+    buildkit_tls_secret: str = Field(default="", pattern=_NO_OR_NAME)
+    # A PersistentVolumeClaim of that namespace for the projects' caches; empty: each build begins without.
+    cache_claim: str = Field(default="", pattern=_NO_OR_NAME)
+    # The numeric user that builds run as.
+    user_id: int = Field(default=10001, ge=1000)
+    # A RuntimeClass (gVisor, Kata), and the nodes to run on: name=value with commas.
+    runtime_class: str = Field(default="", pattern=_NO_OR_NAME)
+    node_selector: str = ""
+    # How long a pod may wait for room and for its image.
+    begin_s: int = Field(default=300, gt=0)
+    # How long a Job that is over stays, should the platform be gone.
+    keep_s: int = Field(default=300, gt=0)
+    # Networks (a.b.c.d/n with commas): private ones that builds reach, and public ones that they do not.
+    allow_networks: str = ""
+    deny_networks: str = ""
+    # The ports of everything else that builds reach; empty: all.
+    outside_ports: str = Field(default="22,80,443", pattern=r"^([0-9]{1,5}(,[0-9]{1,5})*)?$")
+    # How many Jobs there may be at once, and what admission grants to all of them (0: no bound on the cluster itself).
+    most: int = Field(default=100, gt=0)
+    budget_cpu_millis: int = Field(default=0, ge=0, validation_alias="SHIPOFF_ORCHESTRATOR_BUDGET_CPU_MILLIS")
+    budget_memory_bytes: int = Field(default=0, ge=0, validation_alias="SHIPOFF_ORCHESTRATOR_BUDGET_MEMORY_BYTES")
+
+    @field_validator("allow_networks", "deny_networks")
+    @classmethod
+    def _networks(cls, text: str) -> str:
+        for one in listed(text):
+            ipaddress.ip_network(one)
+        return text
+
+    @field_validator("node_selector")
+    @classmethod
+    def _pairs(cls, text: str) -> str:
+        if any(not all(part.strip() for part in pair.partition("=")) for pair in listed(text)):
+            raise ValueError("a list of name=value with commas")
+        return text

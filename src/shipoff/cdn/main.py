@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import structlog
+
 from shipoff.cdn.adapters.caddy import CaddyEdge
 from shipoff.cdn.adapters.folders import ReleaseFolders
 from shipoff.cdn.adapters.postgres import PostgresTable, expire_release
@@ -18,6 +20,7 @@ from shipoff.cdn.server import CdnServer
 from shipoff.cdn.settings import CdnSettings
 from shipoff.common.config import address, load
 from shipoff.common.consumers import Consumer
+from shipoff.common.errors import TemporaryError
 from shipoff.common.lifecycle import looping
 from shipoff.common.objects import ObjectStore
 from shipoff.common.outbox import clean_inbox, inboxed
@@ -27,6 +30,9 @@ from shipoff.common.streams import DEPLOYMENT_PROGRESS, Streams
 from shipoff.contracts.cdn.v1.cdn_pb2_grpc import add_CdnServiceServicer_to_server
 
 _CLEAN_INBOX_S = 3600.0
+_AGAIN_S = 0.5
+
+log = structlog.get_logger()
 
 
 def _layout(settings: CdnSettings) -> EdgeLayout:
@@ -55,6 +61,16 @@ async def _drained(switchboard: Switchboard) -> AsyncIterator[None]:
         await switchboard.drain()
 
 
+async def _begun(reconciler: Reconciler) -> None:
+    """Returns when everything that was served is served again, however long the edge beside takes to start."""
+    while True:
+        try:
+            return await reconciler.begin()
+        except TemporaryError as error:
+            log.info("the edge is not ready", error=error.message)
+            await asyncio.sleep(_AGAIN_S)
+
+
 @asynccontextmanager
 async def running(settings: CdnSettings | None = None) -> AsyncIterator[None]:
     """Runs the service until the context is left; then drains it."""
@@ -72,6 +88,8 @@ async def running(settings: CdnSettings | None = None) -> AsyncIterator[None]:
         reconciler = Reconciler(table, releases, switchboard)
         wake = asyncio.Event()
         consumer = Consumer(streams, DEPLOYMENT_PROGRESS, "cdn", inboxed(database, "cdn", expiring(expire_release, wake)))
+        if settings.restore_first:
+            await _begun(reconciler)
         server = CdnServer(table, releases, switchboard, reserved=frozenset({*layout.gateway_hosts, settings.base_domain}))
         async with (
             _drained(switchboard),

@@ -15,6 +15,11 @@ class Reconciler:
         self._releases = releases
         self._switchboard = switchboard
 
+    async def begin(self) -> None:
+        """Releases that routes point at, then the routes. Raises Unavailable when the edge or the table is away."""
+        await handlers.restore(self._table, self._releases)
+        await self._switchboard.settle()
+
     async def watch(self) -> None:
         """Loads the routes again as soon as Caddy came back without them."""
         await self._switchboard.mend()

@@ -31,6 +31,9 @@ class CdnSettings(ServiceSettings):
     unpacked_bytes: int = Field(default=2 << 30, gt=0)
     files: int = Field(default=100_000, gt=0)
     ratio: int = Field(default=100, gt=0)
+    # Releases that the routes point at are put in place, and the routes loaded, before the service says that it serves: for a
+    # folder that starts empty, as a pod's does.
+    restore_first: bool = False
     # How often Caddy is asked whether it still has the routes.
     watch_s: float = Field(default=4.0, gt=0)
     # How often the table, the folders and the edge are compared in full.

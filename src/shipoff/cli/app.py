@@ -22,6 +22,8 @@ _VERBS = {
     "status": "projects:status",
     "logs": "logs:logs",
     "open": "projects:open_",
+    "run": "commands:run",
+    "exec": "commands:exec_",
     "env": "variables:app",
     "rollback": "releases:rollback",
     "redeploy": "releases:redeploy",

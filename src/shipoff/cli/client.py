@@ -175,6 +175,11 @@ class Api:
             raise Unreachable(f"what answers at {self._address} is not Shipoff", remedy=_WHERE)
         return content
 
+    def refuse(self, status: int, body: bytes) -> NoReturn:
+        """Raises the Failure that an answer of this status and body, a problem document, is."""
+        headers = {"Content-Type": "application/problem+json"}
+        self._refused(httpx2.Response(status, headers=headers, content=body, request=httpx2.Request("GET", self.url)))
+
     def _refused(self, response: httpx2.Response) -> NoReturn:
         problem = _problem(response)
         text = str(problem.get("detail") or problem.get("title") or f"the platform answered {response.status_code}")

@@ -7,22 +7,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from websockets.exceptions import WebSocketException
-from websockets.sync.client import connect
 
-from shipoff.cli.client import Api, Json, dialled, is_this_machine
+from shipoff.cli.client import Api, Json
 from shipoff.cli.errors import Unreachable
+from shipoff.cli.sockets import opened
 
 RESTING = frozenset(["production", "failed", "inactive"])
 ENDED = frozenset(["failed", "inactive"])
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0)
 _AWAY_S = 60.0
 _PAGE = 1000
-_MESSAGE_BYTES = 16 << 20
-_OPEN_S = 10.0
-_CLOSE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -100,22 +97,7 @@ def _over_socket(api: Api, wanted: Wanted, after: int) -> Iterator[Json]:
         parameters["source"] = wanted.source
     if wanted.until_rest:
         parameters["until"] = "rest"
-    target = f"ws{api.url.removeprefix('http')}"
-    address = urlsplit(dialled(target)[0])
-    # The Host header comes from the URL; the connection goes to where its name leads.
-    dial: dict[str, Any] = (
-        {"address": (address.hostname, address.port or 80)} if address.netloc != urlsplit(target).netloc else {}
-    )
-    socket = connect(
-        f"{target}/v1/deployments/{wanted.deployment_id}/logs?{urlencode(parameters)}",
-        additional_headers={name: value for name, value in api.headers.items() if name == "Authorization"},
-        open_timeout=_OPEN_S,
-        close_timeout=_CLOSE_S,
-        max_size=_MESSAGE_BYTES,
-        proxy=None if is_this_machine(target) else True,
-        user_agent_header="shipoff-cli",
-        **dial,
-    )
+    socket = opened(api, f"/v1/deployments/{wanted.deployment_id}/logs?{urlencode(parameters)}")
     with socket:
         for text in socket:
             message = json.loads(text)

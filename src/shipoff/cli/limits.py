@@ -77,10 +77,10 @@ def settings(
 ) -> None:
     """Show a project's time limits and resources, or change them for the deployments to come."""
     output = Output(as_json=as_json)
-    build = _given(timeout_s=_seconds("build-timeout", build_timeout), queue_timeout_s=_seconds("queue-timeout", queue_timeout))
+    build = _given(timeout_s=seconds("build-timeout", build_timeout), queue_timeout_s=seconds("queue-timeout", queue_timeout))
     run = _given(
-        ready_timeout_s=_seconds("ready-timeout", ready_timeout),
-        bake_s=None if bake == _OFF else _seconds("bake", bake),
+        ready_timeout_s=seconds("ready-timeout", ready_timeout),
+        bake_s=None if bake == _OFF else seconds("bake", bake),
         no_automatic_rollback=None if bake is None else bake == _OFF,
         memory_bytes=_amount("memory", memory),
         cpu_millis=cpu,
@@ -117,7 +117,8 @@ def _given(**values: object) -> Json:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _seconds(option: str, text: str | None) -> int | None:
+def seconds(option: str, text: str | None) -> int | None:
+    """A length of time as people write it. Raises UsageFailure."""
     return _parsed(option, text, _TIME, _SECONDS, "seconds, or a number with s, m, h or d: 20m")
 
 

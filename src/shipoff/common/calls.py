@@ -89,16 +89,49 @@ Ids = Callable[[], Sequence[tuple[str, str]]]
 _UNSET: Any = object()
 
 
+# What a caller shows and believes; another object when that has changed. None: calls are in clear.
+Credentials = Callable[[], grpc.ChannelCredentials | None]
+_Opens = Callable[[grpc.ChannelCredentials | None], grpc.aio.Channel]
+
+
+class _Connection:
+    """The channel to a peer; another one for calls from now on when the credentials have changed."""
+
+    def __init__(self, open_with: _Opens, credentials: Credentials) -> None:
+        self._open_with = open_with
+        self._credentials = credentials
+        self._shown = credentials()
+        # All of them: on the former ones calls may be under way. One without a call has no connection for long.
+        self._channels = [open_with(self._shown)]
+
+    def current(self) -> grpc.aio.Channel:
+        """The channel for a new call."""
+        if (credentials := self._credentials()) is not self._shown:
+            self._shown = credentials
+            self._channels.append(self._open_with(credentials))
+        return self._channels[-1]
+
+    async def close(self) -> None:
+        """Ends the calls that are under way."""
+        for opened in self._channels:
+            await opened.close()
+
+
 class _Call:
     """A multi-callable with a deadline, the ids and our errors."""
 
-    def __init__(self, inner: Any, ids: Ids, *, streams: bool) -> None:
-        self._inner = inner
+    def __init__(self, method: Callable[[grpc.aio.Channel], Any], connection: _Connection, ids: Ids, *, streams: bool) -> None:
+        self._method = method
+        self._connection = connection
+        self._channel = connection.current()
+        self._inner = method(self._channel)
         self._ids = ids
         self._streams = streams
 
     def __call__(self, request: Any, *, timeout: float | None = _UNSET, metadata: Sequence[tuple[str, str]] = ()) -> Any:
         deadline = DEFAULT_TIMEOUT_S if timeout is _UNSET else timeout
+        if (channel := self._connection.current()) is not self._channel:
+            self._channel, self._inner = channel, self._method(channel)
         call = self._inner(request, timeout=deadline, metadata=(*self._ids(), *metadata))
         return self._stream(call) if self._streams else self._unary(call)
 
@@ -126,21 +159,24 @@ class _Call:
 class _Channel:
     """A grpc.aio.Channel whose calls are `_Call`s."""
 
-    def __init__(self, inner: grpc.aio.Channel, ids: Ids) -> None:
-        self._inner = inner
+    def __init__(self, connection: _Connection, ids: Ids) -> None:
+        self._connection = connection
         self._ids = ids
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> _Call:
-        return _Call(self._inner.unary_unary(*args, **kwargs), self._ids, streams=False)
+        return self._call(lambda channel: channel.unary_unary(*args, **kwargs), streams=False)
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> _Call:
-        return _Call(self._inner.stream_unary(*args, **kwargs), self._ids, streams=False)
+        return self._call(lambda channel: channel.stream_unary(*args, **kwargs), streams=False)
 
     def unary_stream(self, *args: Any, **kwargs: Any) -> _Call:
-        return _Call(self._inner.unary_stream(*args, **kwargs), self._ids, streams=True)
+        return self._call(lambda channel: channel.unary_stream(*args, **kwargs), streams=True)
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> _Call:
-        return _Call(self._inner.stream_stream(*args, **kwargs), self._ids, streams=True)
+        return self._call(lambda channel: channel.stream_stream(*args, **kwargs), streams=True)
+
+    def _call(self, method: Callable[[grpc.aio.Channel], Any], *, streams: bool) -> _Call:
+        return _Call(method, self._connection, self._ids, streams=streams)
 
 
 def no_ids() -> Sequence[tuple[str, str]]:
@@ -154,11 +190,27 @@ def keepalive(every_s: float) -> list[tuple[str, int]]:
     return [(name, int(every_s * 1000)) for name in names]
 
 
+def in_clear() -> None:
+    """The credentials of a connection that has none."""
+
+
 @asynccontextmanager
-async def channel(address: str, *, ids: Ids = no_ids, keepalive_s: float = KEEPALIVE_S) -> AsyncIterator[grpc.aio.Channel]:
+async def channel(
+    address: str, *, ids: Ids = no_ids, keepalive_s: float = KEEPALIVE_S, credentials: Credentials = in_clear
+) -> AsyncIterator[grpc.aio.Channel]:
     """A connection for stubs. Calls take 10 s at most unless `timeout=` says otherwise (None: no limit, for streams).
 
-    `ids` gives the metadata that goes with each call.
+    `ids` gives the metadata that goes with each call, `credentials` what is shown over TCP; a Unix socket needs none.
     """
-    async with grpc.aio.insecure_channel(address, options=[*_CLIENT_OPTIONS, *keepalive(keepalive_s)]) as inner:
-        yield cast(grpc.aio.Channel, _Channel(inner, ids))
+    options = [*_CLIENT_OPTIONS, *keepalive(keepalive_s)]
+
+    def open_with(shown: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+        if shown is None:
+            return grpc.aio.insecure_channel(address, options=options)
+        return grpc.aio.secure_channel(address, shown, options=options)
+
+    connection = _Connection(open_with, in_clear if address.startswith("unix:") else credentials)
+    try:
+        yield cast(grpc.aio.Channel, _Channel(connection, ids))
+    finally:
+        await connection.close()

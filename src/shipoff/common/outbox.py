@@ -1,16 +1,18 @@
 """Events that leave exactly when their rows do, and are handled exactly once.
 
-Outbox: a service writes its rows and its events in one transaction; the relay publishes them afterwards and keeps each row
-until every consumer group has acknowledged it, so that whatever Redis loses is published again. Inbox: a consumer records
-an event's id in the transaction of its own writes. (Pattern: "Transactional outbox", microservices.io.)
+Outbox: a service writes its rows and its events in one transaction, publishes them from memory as soon as that is durable, and
+keeps each row until every consumer group has acknowledged it: what a process that died left, and whatever Redis loses, is
+published from the table. Inbox: a consumer records an event's id in the transaction of its own writes.
+(Pattern: "Transactional outbox", microservices.io.)
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import sqlalchemy as sa
@@ -19,8 +21,8 @@ from google.protobuf.message import Message
 from shipoff.common.consumers import BatchHandler
 from shipoff.common.errors import InvalidInput
 from shipoff.common.lifecycle import background, looping
-from shipoff.common.postgres import Database, Row, Transaction, unnested
-from shipoff.common.streams import Event, Streams, envelope
+from shipoff.common.postgres import Database, Transaction, unnested
+from shipoff.common.streams import EntryId, Event, Streams, envelope
 from shipoff.common.telemetry import working_on
 from shipoff.contracts.events.v1 import events_pb2
 
@@ -29,12 +31,13 @@ OUTBOX_DDL = [
         position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         stream text NOT NULL,
         envelope bytea NOT NULL,
-        -- The life of Redis it was published in, and where; null: it is still to be published.
+        written_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        -- The life of Redis it was published in, and where; null: not published, or only its process knows.
         epoch text,
         entry_ms bigint,
         entry_seq bigint
     )""",
-    "CREATE INDEX outbox_unpublished ON outbox (position) WHERE epoch IS NULL",
+    "CREATE INDEX outbox_unmarked ON outbox (position) WHERE epoch IS NULL",
 ]
 INBOX_DDL = [
     """CREATE TABLE inbox (
@@ -47,24 +50,31 @@ INBOX_DDL = [
 ]
 
 _BATCH = 500
-# Only for what another process left; a commit of this one wakes the relay at once.
-_SWEEP_S = 4.0
-_CONFIRM_S = 5.0
+# How often what has been published is forgotten, or marked so that everybody knows.
+_CONFIRM_S = 4.0
+# Whoever wrote it would have marked it by now: its process died, or never learnt that the commit had happened.
+_ORPHANED_S = 10.0
+# While Redis is away. What is more is left to the table.
+_MOST_REMEMBERED = 10_000
 _INBOX_KEPT = "7 days"
 
-# In the order of the array, which is that of the positions.
-_INSERT = sa.text(
-    "INSERT INTO outbox (stream, envelope)"
-    " SELECT :stream, envelope FROM unnest(CAST(:envelopes AS bytea[])) WITH ORDINALITY AS given (envelope, n) ORDER BY n"
+# In the order of the array, which is that of the positions. Also a part of statements that write other tables besides.
+INSERTION = (
+    "INSERT INTO outbox (stream, envelope) SELECT :stream, envelope"
+    " FROM unnest(CAST(:envelopes AS bytea[])) WITH ORDINALITY AS given (envelope, n) ORDER BY n RETURNING position"
 )
+_INSERT = sa.text(INSERTION)
 _TAKE = sa.text(
-    "SELECT position, stream, envelope FROM outbox WHERE epoch IS NULL ORDER BY position LIMIT :batch FOR UPDATE SKIP LOCKED"
+    "SELECT position, stream, envelope FROM outbox WHERE epoch IS NULL"
+    " AND written_at <= clock_timestamp() - make_interval(secs => :age_s) AND position <> ALL(:known)"
+    " ORDER BY position LIMIT :batch FOR UPDATE SKIP LOCKED"
 )
-_PUBLISHED = unnested({"position": "bigint", "ms": "bigint", "seq": "bigint"})
+_MARKED = {"position": "bigint", "epoch": "text", "ms": "bigint", "seq": "bigint"}
 _MARK = sa.text(
-    f"UPDATE outbox SET epoch = :epoch, entry_ms = ms, entry_seq = seq FROM {_PUBLISHED}"  # noqa: S608 - a constant
+    f"UPDATE outbox SET epoch = given.epoch, entry_ms = ms, entry_seq = seq FROM {unnested(_MARKED)}"  # noqa: S608 - a constant
     " WHERE outbox.position = given.position"
 )
+_DELETE = sa.text("DELETE FROM outbox WHERE position = ANY(:positions)")
 _FORGET = sa.text("DELETE FROM outbox WHERE stream = :stream AND epoch = :epoch AND (entry_ms, entry_seq) < (:ms, :seq)")
 _AGAIN = sa.text("UPDATE outbox SET epoch = NULL, entry_ms = NULL, entry_seq = NULL WHERE epoch <> :epoch")
 _ANY = sa.text("SELECT 1 FROM outbox LIMIT 1")
@@ -76,6 +86,37 @@ _SEEN = sa.text(
 _CLEAN_INBOX = sa.text(f"DELETE FROM inbox WHERE seen_at < now() - interval '{_INBOX_KEPT}'")  # noqa: S608 - a constant
 
 
+@dataclass(frozen=True)
+class Leaving:
+    """Serialized events on their way into the table."""
+
+    stream: str
+    envelopes: tuple[bytes, ...]
+
+    @property
+    def values(self) -> Mapping[str, object]:
+        """The parameters of `INSERTION`."""
+        return {"stream": self.stream, "envelopes": list(self.envelopes)}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """An event of the table's."""
+
+    position: int
+    stream: str
+    envelope: bytes
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """Where an event lies in Redis, and in which of its lives."""
+
+    stream: str
+    epoch: str
+    entry: EntryId
+
+
 class Outbox:
     """A service's outgoing events."""
 
@@ -84,6 +125,10 @@ class Outbox:
         self._streams = streams
         self._producing = tuple(producing)
         self._wake = asyncio.Event()
+        # What this process has committed and not published yet; what it has published and not marked yet, by position; both.
+        self._fresh: list[_Row] = []
+        self._sent: dict[int, _Sent] = {}
+        self._known: set[int] = set()
 
     async def emit(self, tx: Transaction, stream: str, message: Message, *, tenant_id: str) -> None:
         """Writes an event into the transaction; it is published once that is durable."""
@@ -91,61 +136,122 @@ class Outbox:
 
     async def emit_all(self, tx: Transaction, stream: str, envelopes: Sequence[events_pb2.Envelope]) -> None:
         """Likewise for many, in their order."""
+        leaving = self.leaving(stream, envelopes)
+        self.written(tx, leaving, [row["position"] for row in await tx.all(_INSERT, leaving.values)])
+
+    def leaving(self, stream: str, envelopes: Sequence[events_pb2.Envelope]) -> Leaving:
+        """For a statement that `INSERTION` is a part of. Raises InvalidInput for a stream that is not this service's."""
         if stream not in self._producing:
             raise InvalidInput(f"this service does not produce {stream}", field="stream")
-        await tx.execute(_INSERT, {"stream": stream, "envelopes": [one.SerializeToString() for one in envelopes]})
-        tx.after_commit(self._wake.set)
+        return Leaving(stream, tuple(one.SerializeToString() for one in envelopes))
+
+    def written(self, tx: Transaction, leaving: Leaving, positions: Sequence[int]) -> None:
+        """Has it published once that is durable; `positions` are those that `INSERTION` returned."""
+        placed = zip(sorted(positions), leaving.envelopes, strict=True)
+        rows = [_Row(position, leaving.stream, data) for position, data in placed]
+        tx.after_commit(partial(self._committed, rows))
+
+    def _committed(self, rows: Sequence[_Row]) -> None:
+        if len(self._fresh) < _MOST_REMEMBERED:
+            self._fresh += rows
+            self._known.update(row.position for row in rows)
+        self._wake.set()
 
     @asynccontextmanager
     async def relaying(self) -> AsyncIterator[None]:
         """Publishes beside the block; on leaving, what is committed has been published or stays for the next start."""
         async with (
-            looping("outbox relay", self.publish_pending, every_s=_SWEEP_S, wake=self._wake),
+            looping("outbox relay", self.publish_pending, every_s=_CONFIRM_S, wake=self._wake),
             background("outbox confirmation", self._confirm_forever),
         ):
             yield
 
     async def publish_pending(self) -> None:
-        """Publishes everything committed and not yet published."""
-        while await self._publish_batch():
-            pass
+        """Publishes what this process has committed, in the order of its commits, without reading it again."""
+        while self._fresh:
+            rows, self._fresh = self._fresh[:_BATCH], self._fresh[_BATCH:]
+            try:
+                self._sent |= await self._publish(rows)
+            except BaseException:
+                # It may have landed all the same; twice does nothing.
+                self._fresh = rows + self._fresh
+                raise
 
-    async def _publish_batch(self) -> bool:
-        async with self._database.transaction() as tx:
-            rows = await tx.all(_TAKE, {"batch": _BATCH})
-            by_stream: dict[str, list[Row]] = defaultdict(list)
-            for row in rows:
-                by_stream[row["stream"]].append(row)
-            for stream, batch in by_stream.items():
-                published = await self._streams.append(stream, [row["envelope"] for row in batch])
-                marks = {
-                    "epoch": published.epoch,
-                    "position": [row["position"] for row in batch],
-                    "ms": [ms for ms, _ in published.entry_ids],
-                    "seq": [seq for _, seq in published.entry_ids],
-                }
-                await tx.execute(_MARK, marks)
-        return len(rows) == _BATCH
+    async def _publish(self, rows: Sequence[_Row]) -> dict[int, _Sent]:
+        by_stream: dict[str, list[_Row]] = defaultdict(list)
+        for row in rows:
+            by_stream[row.stream].append(row)
+        sent: dict[int, _Sent] = {}
+        for stream, batch in by_stream.items():
+            published = await self._streams.append(stream, [row.envelope for row in batch])
+            for row, entry in zip(batch, published.entry_ids, strict=True):
+                sent[row.position] = _Sent(stream, published.epoch, entry)
+        return sent
+
+    async def _adopt(self, *, age_s: float) -> None:
+        """Publishes what has stood in the table for so long and nobody has marked, unless this process does so anyway."""
+        taken = _BATCH
+        while taken == _BATCH:
+            async with self._database.transaction() as tx:
+                wanted = {"batch": _BATCH, "age_s": age_s, "known": list(self._known)}
+                rows = [_Row(**row) for row in await tx.all(_TAKE, wanted)]
+                if rows:
+                    await tx.execute(_MARK, _marks(await self._publish(rows)))
+            taken = len(rows)
 
     async def _confirm_forever(self) -> None:
+        # Of whoever was here before; what somebody beside this process is about to mark goes out twice.
+        await self._adopt(age_s=0.0)
         while True:
             await self.confirm()
             await asyncio.sleep(_CONFIRM_S)
 
     async def confirm(self) -> None:
-        """Forgets what every group has acknowledged; marks what a former life of Redis held for publishing again."""
-        if not await self._database.one_or_none(_ANY):
-            return
-        epoch = await self._streams.epoch()
-        edges = {stream: await self._streams.done_before(stream) for stream in self._producing}
-        if await self._streams.epoch() != epoch:
-            return
+        """Forgets what every group has acknowledged and marks the rest; publishes again what a former life of Redis held,
+        and what others left unpublished."""
+        sent = dict(self._sent)
+        if await self._database.one_or_none(_ANY):
+            epoch = await self._streams.epoch()
+            edges = {stream: await self._streams.done_before(stream) for stream in self._producing}
+            if await self._streams.epoch() != epoch:
+                return
+            again = await self._settle(sent, epoch, edges)
+            self._forget(sent)
+            await self._adopt(age_s=0.0 if again else _ORPHANED_S)
+        else:
+            self._forget(sent)
+
+    def _forget(self, positions: Iterable[int]) -> None:
+        for position in positions:
+            del self._sent[position]
+            self._known.discard(position)
+
+    async def _settle(self, sent: Mapping[int, _Sent], epoch: str, edges: Mapping[str, EntryId | None]) -> bool:
+        """Whether anything has to be published again."""
+
+        def done(one: _Sent) -> bool:
+            edge = edges[one.stream]
+            return one.epoch == epoch and edge is not None and one.entry < edge
+
+        rest = {position: one for position, one in sent.items() if not done(one)}
         async with self._database.transaction() as tx:
+            if len(rest) < len(sent):
+                await tx.execute(_DELETE, {"positions": list(sent.keys() - rest.keys())})
+            if rest:
+                await tx.execute(_MARK, _marks(rest))
             for stream, edge in edges.items():
                 if edge is not None:
                     await tx.execute(_FORGET, {"stream": stream, "epoch": epoch, "ms": edge[0], "seq": edge[1]})
-            if await tx.execute(_AGAIN, {"epoch": epoch}):
-                tx.after_commit(self._wake.set)
+            return await tx.execute(_AGAIN, {"epoch": epoch}) > 0
+
+
+def _marks(sent: Mapping[int, _Sent]) -> dict[str, object]:
+    return {
+        "position": list(sent),
+        "epoch": [one.epoch for one in sent.values()],
+        "ms": [one.entry[0] for one in sent.values()],
+        "seq": [one.entry[1] for one in sent.values()],
+    }
 
 
 Handler = Callable[[Transaction, Event], Awaitable[None]]

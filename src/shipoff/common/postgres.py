@@ -215,39 +215,54 @@ class Transaction:
             callback()
 
 
+@asynccontextmanager
+async def _engine(url: str, pool_size: int) -> AsyncIterator[AsyncEngine]:
+    """A pool of connections, closed on leaving."""
+    engine = create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=_POOL_WAIT_S,
+        pool_pre_ping=False,
+        # Transactions are begun on the driver's connection, so that SQLAlchemy's statements and ours share one.
+        isolation_level="AUTOCOMMIT",
+        connect_args={"command_timeout": _COMMAND_S, "server_settings": _SESSION},
+    )
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
 class Database:
     """A service's own database."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, reading: AsyncEngine | None = None) -> None:
         self._engine = engine
+        self._reading = reading or engine
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, *, pool_size: int = 5) -> AsyncIterator[Database]:
-        """Connects on first use; closes every connection on leaving."""
-        engine = create_async_engine(
-            url,
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_timeout=_POOL_WAIT_S,
-            pool_pre_ping=False,
-            # Transactions are begun on the driver's connection, so that SQLAlchemy's statements and ours share one.
-            isolation_level="AUTOCOMMIT",
-            connect_args={"command_timeout": _COMMAND_S, "server_settings": _SESSION},
-        )
-        try:
-            yield cls(engine)
-        finally:
-            await engine.dispose()
+    async def open(cls, url: str, *, pool_size: int = 5, read_pool_size: int = 0) -> AsyncIterator[Database]:
+        """Connects on first use; closes every connection on leaving.
+
+        With `read_pool_size` what only reads has connections of its own, and never waits for those who write.
+        """
+        async with _engine(url, pool_size) as engine:
+            if not read_pool_size:
+                yield cls(engine)
+                return
+            async with _engine(url, read_pool_size) as reading:
+                yield cls(engine, reading)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        """Commits when the block ends, rolls back when it raises.
+    async def transaction(self, *, reading: bool = False) -> AsyncIterator[Transaction]:
+        """Commits when the block ends, rolls back when it raises. `reading`: it writes nothing.
 
         Raises Unavailable when the database is away or no connection gets free, AlreadyExists and
         PreconditionFailed for broken constraints.
         """
-        async with self._session() as session:
+        async with self._session(self._reading if reading else self._engine) as session:
             async with session.driver.transaction():
                 transaction = Transaction(session)
                 yield transaction
@@ -257,16 +272,17 @@ class Database:
 
     async def all(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[Row]:
         """Every row of one statement, which is a transaction of its own: no BEGIN and COMMIT around it."""
-        async with self._session() as session:
+        async with self._session(self._reading) as session:
             return await session.all(statement, parameters)
 
     async def one_or_none(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Row | None:
         """The only row of such a statement, or None. Raises when there are more."""
         return _only(await self.all(statement, parameters))
 
+    @staticmethod
     @asynccontextmanager
-    async def _session(self) -> AsyncIterator[_Session]:
-        async with _translated(), self._engine.connect() as connection:
+    async def _session(engine: AsyncEngine) -> AsyncIterator[_Session]:
+        async with _translated(), engine.connect() as connection:
             driver = await _driver_of(connection)
             try:
                 yield _Session(connection, driver)

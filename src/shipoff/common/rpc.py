@@ -22,9 +22,12 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shipoff.common import calls, errors
+from shipoff.common import calls, errors, tls
+from shipoff.common.callgraph import FOR_BUILDERS
 from shipoff.common.calls import KEEPALIVE_S
+from shipoff.common.config import load
 from shipoff.common.errors import ShipoffError, TemporaryError
 from shipoff.common.telemetry import Context, current, take_on
 
@@ -122,7 +125,10 @@ async def _checked(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
 
 
 class _Boundary(grpc.aio.ServerInterceptor):
-    """Around every method: sets the ids, validates, maps errors."""
+    """Around every method: sets the ids, validates, maps errors, and where callers show certificates asks who it is."""
+
+    def __init__(self, *, certified: bool) -> None:
+        self._certified = certified
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
@@ -130,13 +136,15 @@ class _Boundary(grpc.aio.ServerInterceptor):
         if handler is None or not method.startswith("/shipoff."):
             return handler
         context = _context_of(dict(handler_call_details.invocation_metadata or ()))
-        return _wrapped(handler, method, context)
+        return _wrapped(handler, method, context, certified=self._certified)
 
 
-def _wrapped(handler: Any, method: str, ids: Context) -> Any:
+def _wrapped(handler: Any, method: str, ids: Context, *, certified: bool) -> Any:
     inner = handler.unary_unary or handler.stream_unary or handler.unary_stream or handler.stream_stream
 
-    def prepared(request: Any) -> Any:
+    def prepared(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        if certified:
+            tls.require_caller(method, context.auth_context())
         if handler.request_streaming:
             return _checked(request)
         check(request)
@@ -145,7 +153,7 @@ def _wrapped(handler: Any, method: str, ids: Context) -> Any:
     async def unary(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         take_on(ids)
         try:
-            return await inner(prepared(request), context)
+            return await inner(prepared(request, context), context)
         except grpc.aio.AbortError:
             raise
         except Exception as error:
@@ -154,7 +162,7 @@ def _wrapped(handler: Any, method: str, ids: Context) -> Any:
     async def streaming(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         take_on(ids)
         try:
-            async for response in inner(prepared(request), context):
+            async for response in inner(prepared(request, context), context):
                 yield response
         except grpc.aio.AbortError:
             raise
@@ -175,38 +183,73 @@ def _wrapped(handler: Any, method: str, ids: Context) -> Any:
 Registration = tuple[Callable[[Any, Any], None], object]
 
 
+class _Probes(BaseSettings):
+    """SHIPOFF_PROBE_LISTEN."""
+
+    model_config = SettingsConfigDict(env_prefix="SHIPOFF_", frozen=True, extra="ignore")
+
+    # host:port where health alone is served, in clear: who probes (a kubelet) has no certificate. Empty: nowhere.
+    probe_listen: str = ""
+
+
 @asynccontextmanager
 async def serving(
     address: str, registrations: Iterable[Registration], *, bounds: Bounds | None = None
 ) -> AsyncIterator[grpc.aio.Server]:
-    """Serves at `unix:/path` or `host:port`, with health and reflection; on leaving finishes what is under way (5 s)."""
+    """Serves at `unix:/path` or `host:port`, with health and reflection; on leaving finishes what is under way (5 s).
+
+    Over TCP callers have to show a certificate where the settings name some (common/tls.py), builders excepted.
+    """
+    added = [(add, servicer, _service_name(add)) for add, servicer in registrations]
+    names = [name for _, _, name in added]
+    for_builders = set(names) <= FOR_BUILDERS
+    certificates = None if address.startswith("unix:") or for_builders else tls.settled()
     options = [*calls.OPTIONS, ("grpc.so_reuseport", 0), *(bounds or Bounds()).options()]
-    server = grpc.aio.server(interceptors=[_Boundary()], options=options)
-    names = []
-    for add, servicer in registrations:
+    server = grpc.aio.server(interceptors=[_Boundary(certified=certificates is not None)], options=options)
+    for add, servicer, _ in added:
         add(servicer, server)
-        names.append(_service_name(add))
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    _listen(server, address)
+    _listen(server, address, certificates)
     await server.start()
     for name in ["", *names]:
         await status.set(name, health_pb2.HealthCheckResponse.SERVING)
     try:
-        yield server
+        async with _probed("" if for_builders else load(_Probes).probe_listen, status):
+            yield server
     finally:
         await status.enter_graceful_shutdown()
         await server.stop(GRACE_S)
 
 
-def _listen(server: grpc.aio.Server, address: str) -> None:
+@asynccontextmanager
+async def _probed(address: str, status: health.aio.HealthServicer) -> AsyncIterator[None]:
+    """Serves health for who probes, beside the block."""
+    if not address:
+        yield
+        return
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    _listen(server, address, None)
+    await server.start()
+    try:
+        yield
+    finally:
+        await status.enter_graceful_shutdown()
+        await server.stop(0)
+
+
+def _listen(server: grpc.aio.Server, address: str, certificates: tls.Certificates | None) -> None:
     if address.startswith("unix:"):
         path = Path(address.removeprefix("unix:"))
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
         _require_silence(path)
     try:
-        server.add_insecure_port(address)
+        if certificates is None:
+            server.add_insecure_port(address)
+        else:
+            server.add_secure_port(address, certificates.for_server())
     except RuntimeError as error:
         remedy = "is another one running? Unix socket paths are limited to about 100 characters"
         raise errors.PreconditionFailed(f"cannot listen at {address}", remedy=remedy) from error
@@ -235,5 +278,7 @@ def _service_name(add: Callable[[Any, Any], None]) -> str:
 @asynccontextmanager
 async def channel(address: str, *, keepalive_s: float = KEEPALIVE_S) -> AsyncIterator[grpc.aio.Channel]:
     """A connection for stubs, with the ids of whoever calls. Calls take 10 s at most unless `timeout=` says otherwise."""
-    async with calls.channel(address, ids=_metadata, keepalive_s=keepalive_s) as opened:
+    certificates = None if address.startswith("unix:") else tls.settled()
+    credentials = certificates.for_channels if certificates else calls.in_clear
+    async with calls.channel(address, ids=_metadata, keepalive_s=keepalive_s, credentials=credentials) as opened:
         yield opened

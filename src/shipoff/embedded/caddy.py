@@ -39,28 +39,38 @@ class Caddy:
 
         Raises Unavailable when it does not come up.
         """
-        data = self._folder / "data"
-        make_data_folder(data, self._account)
-        config = self._folder / "initial.json"
-        write_private(config, json.dumps(_initial_config(self._admin, self._http_port)), self._account)
-        self._admin.unlink(missing_ok=True)
-        argv = [str(binaries.caddy(self._layout, self._account)), "run", "--config", str(config)]
         program = Program(
             name=self.name,
             # Only after a death below this platform: an earlier platform's routes lead nowhere.
-            argv=(*argv, *(["--resume"] if self._started_before else [])),
+            argv=self.command(resume=self._started_before),
             pid_file=self._layout.run / "caddy.pid",
             log_file=self._layout.log / "caddy.log",
             account=self._account,
-            # CADDY_ADMIN: a configuration without an admin part must not open the default TCP port.
-            environment=environment(
-                HOME=str(data), XDG_DATA_HOME=str(data), XDG_CONFIG_HOME=str(data), CADDY_ADMIN=f"unix/{self._admin}"
-            ),
+            environment=self.environment,
             stop_timeout_s=5.0,
         )
         self._child = await Child.start(program)
         await self._until_ready(self._child)
         self._started_before = True
+
+    def command(self, *, resume: bool) -> tuple[str, ...]:
+        """The server's program and its arguments; the page that says "starting" is written, the former socket removed.
+
+        `resume`: with the last routes that it had, where it had any.
+        """
+        make_data_folder(self._folder / "data", self._account)
+        config = self._folder / "initial.json"
+        write_private(config, json.dumps(_initial_config(self._admin, self._http_port)), self._account)
+        self._admin.unlink(missing_ok=True)
+        argv = (str(binaries.caddy(self._layout, self._account)), "run", "--config", str(config))
+        return (*argv, *(["--resume"] if resume else []))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What it is run with."""
+        data = str(self._folder / "data")
+        # CADDY_ADMIN: a configuration without an admin part must not open the default TCP port.
+        return environment(HOME=data, XDG_DATA_HOME=data, XDG_CONFIG_HOME=data, CADDY_ADMIN=f"unix/{self._admin}")
 
     async def stop(self) -> None:
         """Ends connections and stops."""

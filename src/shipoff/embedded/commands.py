@@ -21,6 +21,26 @@ def serve(
     control.serve(names or [], as_json=as_json)
 
 
+def migrate(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[SERVICE…]")] = None,
+    wait_s: Annotated[float, typer.Option("--wait", help="Seconds to wait for a database that does not answer.")] = 0.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the services' databases to this version's schema, and end."""
+    from shipoff.embedded import control
+
+    control.migrate(names or [], wait_s=wait_s, as_json=as_json)
+
+
+def backing(
+    server: Annotated[str, typer.Argument(metavar="postgres|valkey|caddy|objects")], as_json: JsonOption = False
+) -> None:
+    """Become one of the servers that the platform stands on, alone and over TCP: for a cluster."""
+    from shipoff.embedded import control
+
+    control.backing(server, as_json=as_json)
+
+
 def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Give the terminal back once everything is live.")] = False,
     separate: Annotated[bool, typer.Option("--separate", help="Each service in a process of its own.")] = False,

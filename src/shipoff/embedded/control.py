@@ -65,6 +65,30 @@ def serve(names: Sequence[str], *, as_json: bool) -> None:
         uvloop.run(run(services.chosen(names)))
 
 
+def migrate(names: Sequence[str], *, wait_s: float, as_json: bool) -> None:
+    """Brings databases to the newest schema."""
+    import asyncio
+
+    from shipoff.common.telemetry import configure_logging
+    from shipoff.embedded import backing
+
+    configure_logging()
+    told = output.Output(as_json=as_json)
+    with _told(Console(stderr=True), as_json=as_json):
+        migrated = asyncio.run(backing.migrate(names, wait_s=wait_s))
+        told.data({"migrated": migrated})
+
+
+def backing(name: str, *, as_json: bool) -> None:
+    """Takes the place of this process with a server."""
+    from shipoff.common.telemetry import configure_logging
+    from shipoff.embedded import backing as servers
+
+    configure_logging()
+    with _told(Console(stderr=True), as_json=as_json):
+        servers.become(name)
+
+
 def up(*, separate: bool, sample: bool, detach: bool, report_fd: int | None, as_json: bool) -> None:
     """Runs the platform here, or starts one that outlives this process; `report_fd` is where that one tells its steps."""
     layout, console = Layout(config.home()), Console()

@@ -53,12 +53,24 @@ class Postgres:
 
     name = "postgres"
 
-    def __init__(self, layout: Layout, account: Account | None, passwords: Mapping[str, str], *, durable: bool = True) -> None:
-        """`passwords` by role: `postgres` and each of SERVICES. Not durable: fast, for tests."""
+    def __init__(
+        self,
+        layout: Layout,
+        account: Account | None,
+        passwords: Mapping[str, str],
+        *,
+        durable: bool = True,
+        over_tcp: bool = False,
+    ) -> None:
+        """`passwords` by role: `postgres` and each of SERVICES. Not durable: fast, for tests.
+
+        `over_tcp`: its own rules let services come from other machines; that it listens there is the caller's part.
+        """
         self._layout = layout
         self._account = account
         self._passwords = passwords
         self._durable = durable
+        self._over_tcp = over_tcp
         self._folder = layout.server(self.name)
         self._data = self._folder / "data"
         self._child: Child | None = None
@@ -81,7 +93,7 @@ class Postgres:
         self._configure()
         deadline = asyncio.get_running_loop().time() + _START_S
         while True:
-            self._child = await Child.start(self._program(programs))
+            self._child = await Child.start(self._program())
             try:
                 await self._until_ready(self._child, deadline)
                 break
@@ -97,11 +109,15 @@ class Postgres:
         if self._child is not None:
             await self._child.stop()
 
-    def _program(self, programs: Path) -> Program:
-        argv = (str(programs / "postgres"), "-D", str(self._data), "-c", f"config_file={self._folder / 'postgresql.conf'}")
+    def command(self) -> tuple[str, ...]:
+        """The server's program and its arguments."""
+        programs = binaries.postgres(self._layout, self._account)
+        return (str(programs / "postgres"), "-D", str(self._data), "-c", f"config_file={self._folder / 'postgresql.conf'}")
+
+    def _program(self) -> Program:
         return Program(
             name=self.name,
-            argv=argv,
+            argv=self.command(),
             pid_file=self._layout.run / "postgres.pid",
             log_file=self._layout.log / "postgres.log",
             account=self._account,
@@ -144,6 +160,8 @@ class Postgres:
             self._folder / "postgresql.conf", "".join(f"{name} = {value}\n" for name, value in settings.items()), self._account
         )
         allowed = [f"local {name} {name} scram-sha-256\n" for name in SERVICES]
+        if self._over_tcp:
+            allowed += [f"host {name} {name} all scram-sha-256\n" for name in SERVICES]
         lines = [f"local all {SUPERUSER} scram-sha-256\n", *allowed, "local all all reject\n"]
         write_private(self._folder / "pg_hba.conf", "".join(lines), self._account)
 

@@ -25,10 +25,12 @@ class Valkey:
 
     name = "valkey"
 
-    def __init__(self, layout: Layout, account: Account | None, password: str) -> None:
+    def __init__(self, layout: Layout, account: Account | None, password: str, *, port: int = 0) -> None:
+        """`port`: where it answers over TCP besides its socket; 0: nowhere."""
         self._layout = layout
         self._account = account
         self._password = password
+        self._port = port
         self._folder = layout.server(self.name)
         self._socket = layout.sockets(self.name) / "valkey.sock"
         self._child: Child | None = None
@@ -50,11 +52,9 @@ class Valkey:
 
     async def start(self) -> None:
         """Starts it and waits until it has read its data. Raises Unavailable when it does not come up."""
-        make_data_folder(self.data, self._account)
-        self._configure()
         program = Program(
             name=self.name,
-            argv=(self._binary(), str(self._folder / "valkey.conf")),
+            argv=self.command(),
             pid_file=self._layout.run / "valkey.pid",
             log_file=self._layout.log / "valkey.log",
             account=self._account,
@@ -68,12 +68,16 @@ class Valkey:
         if self._child is not None:
             await self._child.stop()
 
-    def _binary(self) -> str:
-        return str(binaries.valkey(self._layout, self._account))
+    def command(self) -> tuple[str, ...]:
+        """The server's program and its arguments, with the configuration that they name written anew."""
+        make_data_folder(self.data, self._account)
+        self._configure()
+        return (str(binaries.valkey(self._layout, self._account)), str(self._folder / "valkey.conf"))
 
     def _configure(self) -> None:
         settings = {
-            "port": "0",
+            "port": str(self._port),
+            **({"bind": "* -::*"} if self._port else {}),
             "unixsocket": f'"{self._socket}"',
             "unixsocketperm": "700",
             "requirepass": self._password,

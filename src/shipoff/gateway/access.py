@@ -163,9 +163,23 @@ def access_of(connection: HTTPConnection) -> Access:
     return Access(gateway_of(connection), principal_of(connection))
 
 
-Caller = Annotated[Principal, Depends(principal_of)]
-Reach = Annotated[Access, Depends(access_of)]
-Platform = Annotated[Gateway, Depends(gateway_of)]
+# Asynchronous although they wait for nothing: FastAPI runs any other dependency in a thread, and in a busy process the way
+# there and back takes longer than the rest of a request.
+async def _caller(connection: HTTPConnection) -> Principal:
+    return principal_of(connection)
+
+
+async def _reach(connection: HTTPConnection) -> Access:
+    return access_of(connection)
+
+
+async def _platform(connection: HTTPConnection) -> Gateway:
+    return gateway_of(connection)
+
+
+Caller = Annotated[Principal, Depends(_caller)]
+Reach = Annotated[Access, Depends(_reach)]
+Platform = Annotated[Gateway, Depends(_platform)]
 
 
 def _team(needs: Role) -> Callable[..., AsyncIterator[str]]:
@@ -198,7 +212,7 @@ def _deployment(needs: Role) -> Callable[..., AsyncIterator[orchestrator_pb2.Dep
     return deployment
 
 
-def _platform_team(reach: Reach) -> str:
+async def _platform_team(reach: Reach) -> str:
     return reach.platform()
 
 

@@ -13,6 +13,7 @@ from shipoff.gateway.edge import Edge
 from shipoff.gateway.problems import MEDIA_TYPE, Problem, answer_errors_with_problems
 from shipoff.gateway.routes import (
     accounts,
+    commands,
     deployments,
     events,
     plans,
@@ -43,10 +44,10 @@ def create_app(gateway: Gateway) -> FastAPI:
     )
     app.state.gateway = gateway
     app.include_router(platform.unlimited)
-    for module in (platform, accounts, projects, sources, plans, deployments, running, events, stream, webhooks):
+    for module in (platform, accounts, projects, sources, plans, deployments, running, commands, events, stream, webhooks):
         app.include_router(module.router)
     answer_errors_with_problems(app)
-    app.add_middleware(Edge)
+    app.add_middleware(Edge, trusted=gateway.settings.proxies)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
     return app
 

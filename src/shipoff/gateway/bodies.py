@@ -110,6 +110,15 @@ def check_text(body: bytes) -> None:
             raise InvalidInput("half a surrogate pair is no character", field="body") from error
 
 
+def with_body(request: Request, body: bytes) -> Request:
+    """The same request, to be read once more."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return Request(request.scope, receive)
+
+
 async def with_json(request: Request, *, limit_bytes: int, timeout_s: float) -> Request:
     """The same request with its body read and checked: JSON of bounded size and depth, or nothing.
 
@@ -120,8 +129,4 @@ async def with_json(request: Request, *, limit_bytes: int, timeout_s: float) -> 
         raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body has to be application/json", field="Content-Type")
     check_depth(body)
     check_text(body)
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return Request(request.scope, receive)
+    return with_body(request, body)

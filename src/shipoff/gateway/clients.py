@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from shipoff.common.config import address
 from shipoff.common.rpc import channel
@@ -13,6 +14,7 @@ from shipoff.contracts.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from shipoff.contracts.log.v1.log_pb2_grpc import LogServiceStub
 from shipoff.contracts.orchestrator.v1.orchestrator_pb2_grpc import DeploymentServiceStub
 from shipoff.contracts.project.v1.project_pb2_grpc import ProjectServiceStub
+from shipoff.contracts.runtime.v1.commands_pb2_grpc import CommandServiceStub
 from shipoff.contracts.runtime.v1.runtime_pb2_grpc import RuntimeServiceStub
 from shipoff.contracts.worker.v1.worker_pb2_grpc import WorkerServiceStub
 
@@ -28,6 +30,8 @@ class Clients:
     log: LogServiceStub
     worker: WorkerServiceStub
     detector: DetectorServiceStub
+    # A connection of its own for each command: it lasts as long, and a connection's time is limited.
+    commands: Callable[[], AbstractAsyncContextManager[CommandServiceStub]]
 
 
 @asynccontextmanager
@@ -44,4 +48,11 @@ async def connected(address_of: Callable[[str], str] = address) -> AsyncIterator
             log=LogServiceStub(channels["log"]),
             worker=WorkerServiceStub(channels["worker"]),
             detector=DetectorServiceStub(channels["detector"]),
+            commands=partial(_commands, address_of("runtime")),
         )
+
+
+@asynccontextmanager
+async def _commands(address: str) -> AsyncIterator[CommandServiceStub]:
+    async with channel(address) as opened:
+        yield CommandServiceStub(opened)

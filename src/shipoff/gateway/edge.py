@@ -6,6 +6,7 @@ import ipaddress
 import re
 import secrets
 import time
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import structlog
@@ -19,6 +20,8 @@ from shipoff.gateway.problems import response_of
 
 log = structlog.get_logger()
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _IPV6_NETWORK_BITS = 64
 _HEADERS = {
@@ -31,16 +34,18 @@ _HEADERS = {
 
 
 class Edge:
-    """ASGI middleware."""
+    """ASGI middleware. `trusted`: the networks of proxies whose X-Forwarded-For says who asks."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, trusted: Sequence[Network] = ()) -> None:
         self._app = app
+        self._trusted = tuple(trusted)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        _see_through(scope, headers, self._trusted)
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
         with working_on(Context(request_id=request_id, traceparent=headers.get("traceparent", ""))):
@@ -116,11 +121,24 @@ def _log(scope: Scope, status: int, took_s: float) -> None:
     )
 
 
+def _see_through(scope: Scope, headers: Headers, trusted: Sequence[Network]) -> None:
+    """Makes who a trusted proxy speaks for the client: the last address of X-Forwarded-For is the proxy's own word."""
+    if not trusted or not scope.get("client"):
+        return
+    try:
+        proxy = ipaddress.ip_address(scope["client"][0])
+        client = ipaddress.ip_address(headers.get("x-forwarded-for", "").rpartition(",")[2].strip())
+    except ValueError:
+        return
+    if any(proxy in network for network in trusted):
+        scope["client"] = (str(client), 0)
+
+
 def address_of(connection: HTTPConnection) -> str:
     """The network a request came from: an IPv4 address, the /64 of an IPv6 one.
 
     Over the Unix socket the only peer is the edge proxy, which sets X-Forwarded-For itself; over TCP the header is
-    anybody's and is not looked at.
+    anybody's, and is looked at only where it comes from a trusted proxy (`_see_through`).
     """
     peer = connection.client.host if connection.client else ""
     if not peer:

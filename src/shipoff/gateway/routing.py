@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from shipoff.gateway.access import admit_anonymous, admit_delivery, authenticate, bearer
-from shipoff.gateway.bodies import with_json
+from shipoff.gateway.bodies import declared_bytes, whole, with_body, with_json
 from shipoff.gateway.context import gateway_of
+from shipoff.gateway.edge import address_of
 
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -36,14 +37,22 @@ class OpenRoute(APIRoute):
 
 
 class DeliveryRoute(APIRoute):
-    """Is signed instead of having a token, and reads its body itself; limited by address, but for bursts."""
+    """Is signed instead of having a token; limited by address, but for bursts.
+
+    Those wait in line here, before anything is made of them but their bytes: so many at once would hold up everybody else.
+    """
 
     def get_route_handler(self) -> _Handler:
         inner = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
             admit_delivery(request)
-            return await inner(request)
+            gateway = gateway_of(request)
+            limit_bytes, timeout_s = gateway.settings.webhook_limit_bytes, gateway.settings.body_timeout_s
+            async with gateway.deliveries.reading(address_of(request), declared_bytes(request, limit_bytes)):
+                read = with_body(request, await whole(request, limit_bytes=limit_bytes, timeout_s=timeout_s))
+                async with gateway.deliveries.turn():
+                    return await inner(read)
 
         return handle
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import AliasChoices, Field, field_validator
 
-from shipoff.common.config import ServiceSettings, home, service_config
+from shipoff.common.config import ServiceSettings, home, listed, service_config
 
 _MIB = 1 << 20
 
@@ -22,7 +23,11 @@ class GatewaySettings(ServiceSettings):
     http_listen: str = ""
     # How the outside reaches the apps: parts of their URLs.
     public_scheme: str = Field(default="http", pattern="^https?$")
-    public_port: int = Field(default=8080, ge=1, le=65535, validation_alias="SHIPOFF_HTTP_PORT")
+    public_port: int = Field(
+        default=8080, ge=1, le=65535, validation_alias=AliasChoices("SHIPOFF_GATEWAY_PUBLIC_PORT", "SHIPOFF_HTTP_PORT")
+    )
+    # Networks of the proxies in front, as 10.42.0.0/16 with commas: their X-Forwarded-For says who asks. Only with http_listen.
+    trusted_proxies: str = ""
     # How builds are made (SHIPOFF_BUILD_EXECUTOR): only BuildKit can use a source's own Dockerfile.
     build_executor: str = Field(default="native", validation_alias="SHIPOFF_BUILD_EXECUTOR")
     # Origins besides the API's own from which a browser may open a WebSocket.
@@ -57,6 +62,18 @@ class GatewaySettings(ServiceSettings):
     stream_recheck_s: float = Field(default=30, gt=0)
     # Requests under way when the gateway stops have this long to finish.
     drain_s: int = Field(default=5, ge=0)
+
+    @property
+    def proxies(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """`trusted_proxies`, one by one."""
+        return tuple(ipaddress.ip_network(entry) for entry in listed(self.trusted_proxies))
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        for entry in listed(value):
+            ipaddress.ip_network(entry)
+        return value
 
     def socket_path(self) -> Path:
         """Where the public API listens when it is not on TCP."""

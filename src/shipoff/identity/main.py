@@ -20,7 +20,8 @@ async def running(settings: IdentitySettings | None = None) -> AsyncIterator[Non
     """Runs the service until the context is left; then finishes the calls under way."""
     settings = settings or load(IdentitySettings)
     await migrate("identity", settings.database_url)
-    async with Database.open(settings.database_url, pool_size=settings.pool_size) as database:
+    pools = {"pool_size": settings.pool_size, "read_pool_size": settings.read_pool_size}
+    async with Database.open(settings.database_url, **pools) as database:
         accounts = Accounts(
             PostgresStore(database), setup_token=settings.setup_token.get_secret_value(), token_days=settings.token_days
         )

@@ -16,5 +16,6 @@ class IdentitySettings(ServiceSettings):
     setup_token: SecretStr = Field(default=SecretStr(""), validation_alias="SHIPOFF_SETUP_TOKEN")
     # How long a token is valid whose maker did not say.
     token_days: int = Field(default=365, ge=1)
-    # Connections to the database.
+    # Connections to the database, and those for what only reads besides.
     pool_size: int = Field(default=5, ge=1)
+    read_pool_size: int = Field(default=2, ge=0)

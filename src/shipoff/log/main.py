@@ -19,6 +19,8 @@ from shipoff.log.reconciler import Upkeep
 from shipoff.log.server import LogServer
 from shipoff.log.settings import LogSettings
 
+_READ_POOL_SIZE = 2
+
 
 @asynccontextmanager
 async def _closing(hub: Hub) -> AsyncIterator[None]:
@@ -36,7 +38,9 @@ async def running(settings: LogSettings | None = None) -> AsyncIterator[None]:
     await migrate("log", settings.database_url)
     hub = Hub(buffer_lines=settings.follow_buffer_lines)
     options = ConsumerOptions(reclaim_idle_s=settings.reclaim_idle_s)
-    async with Database.open(settings.database_url) as database, Streams.open(settings.redis_url) as streams:
+    # Whoever reads lines does not wait for those who store them.
+    opened = Database.open(settings.database_url, read_pool_size=_READ_POOL_SIZE)
+    async with opened as database, Streams.open(settings.redis_url) as streams:
         store = PostgresChunks(database)
         upkeep = Upkeep(store, hub, settings)
         consumer = Consumer(streams, LOGS_INGEST, "log", storing(store, hub), options=options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from shipoff.common.config import address, load
@@ -42,7 +42,7 @@ async def running(settings: OrchestratorSettings | None = None) -> AsyncIterator
     settings = settings or load(OrchestratorSettings)
     await migrate("orchestrator", settings.database_url)
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(Database.open(settings.database_url, pool_size=8))
+        database = await stack.enter_async_context(_database(settings))
         streams = await stack.enter_async_context(Streams.open(settings.redis_url))
         outbox = Outbox(database, streams, producing=[DEPLOYMENT_PROGRESS])
         changes, wake_admission, wake_performer = Changes(), asyncio.Event(), asyncio.Event()
@@ -91,6 +91,11 @@ async def running(settings: OrchestratorSettings | None = None) -> AsyncIterator
         registration = (orchestrator_pb2_grpc.add_DeploymentServiceServicer_to_server, servicer)
         await stack.enter_async_context(serving(settings.listen or address("orchestrator"), [registration]))
         yield
+
+
+def _database(settings: OrchestratorSettings) -> AbstractAsyncContextManager[Database]:
+    # Whoever looks at a deployment does not wait for the pipeline.
+    return Database.open(settings.database_url, pool_size=8, read_pool_size=3)
 
 
 def _limits(settings: OrchestratorSettings) -> Limits:

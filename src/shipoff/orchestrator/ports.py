@@ -8,7 +8,7 @@ from typing import Protocol
 
 from shipoff.orchestrator.admission import Queue, QueueEntry, Turns
 from shipoff.orchestrator.domain import Deployment, Event, Instruction, Reserved, Resources, State
-from shipoff.orchestrator.records import Held, NewDeployment, Record, Retry, Step, Task, Used
+from shipoff.orchestrator.records import Held, History, NewDeployment, Record, Task, Used
 
 
 class Work(Protocol):
@@ -107,11 +107,8 @@ class Store(Protocol):
     async def record(self, deployment_id: str) -> Record | None:
         """A deployment with its facts."""
 
-    async def steps(self, deployment_id: str) -> Sequence[Step]:
-        """Its transitions, oldest first."""
-
-    async def retries(self, deployment_id: str) -> Sequence[Retry]:
-        """The attempts of its build after the first, oldest first."""
+    async def history(self, deployment_id: str) -> History | None:
+        """Likewise, with what became of it."""
 
     async def page(
         self, project_id: str, *, environment: str, states: Sequence[State], number: int, before: int, limit: int

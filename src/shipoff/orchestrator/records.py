@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -78,6 +79,15 @@ class Step:
     reason: str
     actor: str
     time: datetime
+
+
+@dataclass(frozen=True)
+class History:
+    """A deployment with what became of it: its transitions and the attempts of its build after the first, oldest first."""
+
+    record: Record
+    steps: Sequence[Step]
+    retries: Sequence[Retry]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc.aio
 
@@ -20,10 +20,11 @@ from shipoff.orchestrator.admission import Terms
 from shipoff.orchestrator.domain import RESTING
 from shipoff.orchestrator.ports import Store
 from shipoff.orchestrator.queue_view import shown
-from shipoff.orchestrator.records import NewDeployment, Record
+from shipoff.orchestrator.records import History, NewDeployment, Record
 
 _PAGE = 50
 _LOG_PAGE = 1000
+Found = TypeVar("Found", Record, History)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -62,8 +63,7 @@ class DeploymentServer(pb_grpc.DeploymentServiceServicer):
             )
         async with self._store.begin() as work:
             await handlers.accept(work, _from_origin(origin, request))
-        record = await self._record(request.deployment_id)
-        return pb.CreateDeploymentResponse(deployment=await self._with_history(record))
+        return pb.CreateDeploymentResponse(deployment=await self._message(request.deployment_id))
 
     async def GetDeployment(self, request: pb.GetDeploymentRequest, context: Context) -> pb.GetDeploymentResponse:
         return pb.GetDeploymentResponse(deployment=await self._message(request.deployment_id))
@@ -125,17 +125,17 @@ class DeploymentServer(pb_grpc.DeploymentServiceServicer):
         return shown(await self._store.queue(), self._terms, frozenset(request.team_ids) or None)
 
     async def _record(self, deployment_id: str) -> Record:
-        record = await self._store.record(deployment_id)
-        if record is None:
-            raise NotFound("there is no such deployment")
-        return record
+        return _found(await self._store.record(deployment_id))
 
     async def _message(self, deployment_id: str) -> pb.Deployment:
-        return await self._with_history(await self._record(deployment_id))
+        found = _found(await self._store.history(deployment_id))
+        return messages.deployment(found.record, found.steps, found.retries)
 
-    async def _with_history(self, record: Record) -> pb.Deployment:
-        retries = await self._store.retries(record.deployment.id) if record.deployment.attempt > 1 else ()
-        return messages.deployment(record, await self._store.steps(record.deployment.id), retries)
+
+def _found(one: Found | None) -> Found:
+    if one is None:
+        raise NotFound("there is no such deployment")
+    return one
 
 
 def _page_after(token: str) -> int:

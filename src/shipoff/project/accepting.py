@@ -177,8 +177,7 @@ class Deployments:
 
     async def find(self, deployment_id: str) -> DeploymentRequest:
         """Raises NotFound."""
-        async with self._store.work() as work:
-            request = await work.request(deployment_id)
+        request = await self._store.request(deployment_id)
         if request is None:
             raise NotFound(f"there is no deployment {deployment_id}")
         return request

@@ -126,8 +126,7 @@ class Projects:
 
     async def get(self, id_or_name: str) -> Project:
         """Raises NotFound."""
-        async with self._store.work() as work:
-            project = await work.find_project(id_or_name)
+        project = await self._store.find_project(id_or_name)
         if project is None:
             raise NotFound("there is no such project", remedy="see your projects: shipoff list")
         return project
@@ -135,8 +134,7 @@ class Projects:
     async def list(self, team_ids: Sequence[str], *, page_size: int, page_token: str) -> tuple[Sequence[Project], str]:
         """A page by name, and the token of the next one. No teams, no projects."""
         limit = page_size or _PAGE
-        async with self._store.work() as work:
-            found = await work.list_projects(team_ids, after=_decoded(page_token), limit=limit + 1)
+        found = await self._store.list_projects(team_ids, after=_decoded(page_token), limit=limit + 1)
         page = found[:limit]
         return page, urlsafe_b64encode(page[-1].name.encode()).decode() if len(found) > limit else ""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 from shipoff.common.config import address, load
 from shipoff.common.lifecycle import looping
@@ -26,6 +26,10 @@ from shipoff.project.settings import ProjectSettings
 _SWEEP_S = 3600.0
 
 
+def _database(settings: ProjectSettings) -> AbstractAsyncContextManager[Database]:
+    return Database.open(settings.database_url, pool_size=settings.pool_size, read_pool_size=settings.read_pool_size)
+
+
 @asynccontextmanager
 async def running(settings: ProjectSettings | None = None) -> AsyncIterator[None]:
     """Runs project until the context is left; then drains it."""
@@ -33,7 +37,7 @@ async def running(settings: ProjectSettings | None = None) -> AsyncIterator[None
     sealer = Sealer(settings.master_key.get_secret_value())
     await migrate("project", settings.database_url)
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(Database.open(settings.database_url, pool_size=settings.pool_size))
+        database = await stack.enter_async_context(_database(settings))
         streams = await stack.enter_async_context(Streams.open(settings.redis_url))
         objects = await stack.enter_async_context(ObjectStore.open(settings.objects_url))
         outbox = Outbox(database, streams, producing=[DEPLOYMENT_QUEUE])

@@ -23,12 +23,6 @@ class Work(Protocol):
     async def project(self, project_id: str) -> Project | None:
         """A live project, locked until the transaction ends."""
 
-    async def find_project(self, id_or_name: str) -> Project | None:
-        """A live project, not locked."""
-
-    async def list_projects(self, team_ids: Sequence[str], *, after: str, limit: int) -> Sequence[Project]:
-        """Live projects of these teams by name, those after `after`."""
-
     async def prepare(self, repository_keys: Collection[str], environment: str) -> None:
         """Reads the live projects that follow these repositories, locked in one order, their variables and what was pushed.
 
@@ -70,8 +64,6 @@ class Work(Protocol):
     async def has_request(self, project_id: str) -> bool:
         """Whether a deployment of it was ever accepted."""
 
-    async def request(self, deployment_id: str) -> DeploymentRequest | None: ...
-
     async def begin_deliveries(self, provider: str, events: Mapping[str, str]) -> Collection[str]:
         """Records these, by id, with their events: those that are new. Waits for a transaction that is at one of them."""
 
@@ -88,6 +80,15 @@ class Work(Protocol):
 class Store(Protocol):
     def work(self) -> AbstractAsyncContextManager[Work]:
         """A transaction; committed when the block ends. Raises TemporaryError when the database is away."""
+
+    async def find_project(self, id_or_name: str) -> Project | None:
+        """A live project, not locked."""
+
+    async def list_projects(self, team_ids: Sequence[str], *, after: str, limit: int) -> Sequence[Project]:
+        """Live projects of these teams by name, those after `after`."""
+
+    async def request(self, deployment_id: str) -> DeploymentRequest | None:
+        """What was accepted under this id."""
 
 
 class Archives(Protocol):

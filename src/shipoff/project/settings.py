@@ -30,8 +30,9 @@ class ProjectSettings(ServiceSettings):
     most_ready_timeout_s: int = Field(default=3600, gt=0)
     # How long an uploaded archive is kept after it was last used.
     source_kept_days: int = Field(default=14, ge=2)
-    # Connections to the database.
+    # Connections to the database, and those for what only reads besides.
     pool_size: int = Field(default=5, ge=1)
+    read_pool_size: int = Field(default=2, ge=0)
 
     @property
     def allowed_hosts(self) -> tuple[str, ...]:

@@ -129,6 +129,9 @@ class Workload:
     last_incarnation: int = 0
     # Nothing is left to do: stopped or failed, and everything of it is gone.
     settled: bool = False
+    # Who asked for the deployment, and what for, in words.
+    requested_by: str = ""
+    why: str = ""
     # Of the call that wanted it first.
     request_id: str = ""
     traceparent: str = ""
@@ -203,6 +206,34 @@ class Instance:
 
 
 @dataclass(frozen=True)
+class Command:
+    """A program that is run once in a release, to its end or for `limit_s` at most."""
+
+    argv: tuple[str, ...]
+    limit_s: float
+    # Input follows; without, it reads nothing.
+    has_input: bool = False
+    # The instance that it runs in (process, index); None: beside them. An empty process: `web`, or the only one.
+    within: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command wrote, to "stdout" or "stderr"."""
+
+    channel: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Exited:
+    """How a command ended, as a shell has it; why the platform ended it, where it did."""
+
+    code: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Probe:
     """An answer to a probe, or its absence, in words."""
 
@@ -243,6 +274,8 @@ class Observed:
     astray: bool = False
     # The environment's requests reach it, or a newer release. A driver that has no switch of its own leaves it so.
     routed: bool = True
+    # What of it is another on the cluster than the repository says, in words.
+    drift: str = ""
     # Another release has taken over: it may stay for the drain time, as the way back.
     replaced: bool = True
 

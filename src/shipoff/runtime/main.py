@@ -12,19 +12,24 @@ from shipoff.common import config, sandbox
 from shipoff.common.objects import ObjectStore
 from shipoff.common.outbox import Outbox
 from shipoff.common.postgres import Database, migrate
-from shipoff.common.rpc import serving
+from shipoff.common.rpc import Registration, serving
 from shipoff.common.sealing import Sealer
 from shipoff.common.streams import RUNTIME_EVENTS, Streams
-from shipoff.contracts.runtime.v1 import runtime_pb2_grpc
+from shipoff.contracts.runtime.v1 import commands_pb2_grpc, runtime_pb2_grpc
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.runtime.adapters.agent import AgentOptions, LogAgent
+from shipoff.runtime.adapters.commands import ProcessRunner
 from shipoff.runtime.adapters.enclosure import sandbox_for
 from shipoff.runtime.adapters.postgres import PostgresStore
-from shipoff.runtime.adapters.process import ProcessDriver, ProcessOptions
+from shipoff.runtime.adapters.process import ProcessDriver
 from shipoff.runtime.adapters.release import Releases
+from shipoff.runtime.adapters.spawning import ProcessOptions, Spawner
+from shipoff.runtime.commands import Commands
+from shipoff.runtime.commands_server import CommandServer
 from shipoff.runtime.domain import Policy
+from shipoff.runtime.gitops_settings import GitOpsSettings, check
 from shipoff.runtime.handlers import Handlers
-from shipoff.runtime.ports import Driver
+from shipoff.runtime.ports import Driver, Runner
 from shipoff.runtime.reconciler import Reconciler
 from shipoff.runtime.server import Defaults, RuntimeServer
 from shipoff.runtime.settings import KubernetesSettings, RuntimeSettings
@@ -47,6 +52,8 @@ async def running(settings: RuntimeSettings | None = None, *, policy: Policy | N
     """
     settings = settings or config.load(RuntimeSettings)
     cluster = config.load(KubernetesSettings) if settings.driver == "kubernetes" else None
+    gitops = config.load(GitOpsSettings)
+    check(gitops, driver=settings.driver, mode=cluster.mode if cluster else "direct")
     policy = policy or _policy(settings, cluster)
     clock = steady_clock()
     await migrate("runtime", settings.database_url)
@@ -61,11 +68,11 @@ async def running(settings: RuntimeSettings | None = None, *, policy: Policy | N
             reconciler.wake(deployment_id)
 
         if cluster is not None:
-            on_cluster = _on_cluster(settings, cluster, (database, streams), clock=clock, wake=wake)
-            driver: Driver = await stack.enter_async_context(on_cluster)
+            parts = _on_cluster(settings, cluster, gitops, (database, streams), clock=clock, wake=wake)
+            driver, runner = await stack.enter_async_context(parts)
         else:
             objects = await stack.enter_async_context(ObjectStore.open(settings.objects_url))
-            driver = await stack.enter_async_context(_on_this_machine(settings, objects, streams, wake=wake))
+            driver, runner = await stack.enter_async_context(_on_this_machine(settings, objects, streams, wake=wake))
         reconciler = Reconciler(store, driver, policy=policy, clock=clock)
         # What runs on a cluster does not end with the platform.
         if settings.stop_on_exit and settings.driver == "process":
@@ -77,7 +84,12 @@ async def running(settings: RuntimeSettings | None = None, *, policy: Policy | N
         defaults = Defaults(settings.default_memory_bytes, settings.default_ready_timeout_s, runs)
         server = RuntimeServer(handlers, defaults=defaults, clock=clock)
         address = settings.listen or config.address("runtime")
-        await stack.enter_async_context(serving(address, [(runtime_pb2_grpc.add_RuntimeServiceServicer_to_server, server)]))
+        commands = CommandServer(Commands(store, runner, in_all=settings.commands_at_once))
+        registrations: list[Registration] = [
+            (runtime_pb2_grpc.add_RuntimeServiceServicer_to_server, server),
+            (commands_pb2_grpc.add_CommandServiceServicer_to_server, commands),
+        ]
+        await stack.enter_async_context(serving(address, registrations))
         yield
 
 
@@ -91,7 +103,7 @@ def _policy(settings: RuntimeSettings, cluster: KubernetesSettings | None) -> Po
 @asynccontextmanager
 async def _on_this_machine(
     settings: RuntimeSettings, objects: ObjectStore, streams: Streams, *, wake: Callable[[str], None]
-) -> AsyncIterator[ProcessDriver]:
+) -> AsyncIterator[tuple[Driver, Runner]]:
     """The driver `process`, with the agent that ships what the apps write."""
     folder = Path(settings.apps_folder) if settings.apps_folder else config.home() / "apps"
     private = (config.home(), folder, *ObjectStore.folders(settings.objects_url))
@@ -106,33 +118,38 @@ async def _on_this_machine(
         search_path=settings.search_path,
     )
     releases = Releases(options.folder, objects)
-    sealer = Sealer(settings.master_key.get_secret_value())
-    driver = ProcessDriver(options, releases, sealer, on_change=wake)
+    spawner = Spawner(options, releases, Sealer(settings.master_key.get_secret_value()))
+    driver = ProcessDriver(spawner, releases, on_change=wake)
     shipping = AgentOptions(unshipped_bytes=settings.unshipped_log_bytes)
     async with (
         driver.running_here(),
         LogAgent(driver.logs, streams, is_running=driver.is_running, options=shipping).running(),
     ):
-        yield driver
+        yield driver, ProcessRunner(spawner, releases)
 
 
 @asynccontextmanager
 async def _on_cluster(
     settings: RuntimeSettings,
     cluster: KubernetesSettings,
+    gitops: GitOpsSettings,
     backing: tuple[Database, Streams],
     *,
     clock: Callable[[], float],
     wake: Callable[[str], None],
-) -> AsyncIterator[Driver]:
+) -> AsyncIterator[tuple[Driver, Runner]]:
     """The driver `kubernetes`, on the cluster that KUBECONFIG names or that this process runs in."""
     # Its typed client takes half a second to load, which one machine has no use for.
     from shipoff.runtime.adapters.kubernetes import on_cluster, shipping_logs
     from shipoff.runtime.adapters.logpositions import PostgresPositions
 
     sealer = Sealer(settings.master_key.get_secret_value())
+    copies = config.home() / "gitops"
     async with (
-        on_cluster(cluster, sealer, grace_s=settings.grace_s, clock=clock, on_change=wake) as driver,
+        on_cluster(cluster, sealer, grace_s=settings.grace_s, clock=clock, on_change=wake, gitops=gitops, copies=copies) as (
+            driver,
+            runner,
+        ),
         shipping_logs(cluster, driver, backing[1], PostgresPositions(backing[0])),
     ):
-        yield driver
+        yield driver, runner

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from shipoff.runtime.domain import Emission, Instance, InstanceKey, Observed, Workload
+from shipoff.runtime.domain import Command, Emission, Exited, Instance, InstanceKey, Observed, Output, Workload
 
 Stored = tuple[Workload, tuple[Instance, ...]]
 
@@ -85,4 +86,35 @@ class Driver(Protocol):
 
     async def running(self) -> Collection[InstanceKey]:
         """Every run that is there, wanted or not."""
+        ...
+
+
+class Running(Protocol):
+    """A command that was started."""
+
+    def events(self) -> AsyncGenerator[Output | Exited, None]:
+        """What it writes as it comes, and at last how it ended. Whoever does not read holds it up."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Gives it input; none: its input ends. Nothing where it reads none, or has ended."""
+        ...
+
+    async def interrupt(self) -> None:
+        """Asks it to end, as Ctrl-C does."""
+        ...
+
+    async def end(self, reason: str) -> None:
+        """Ends it for this reason."""
+        ...
+
+
+class Runner(Protocol):
+    """Runs commands in releases, as processes of this machine or as pods of a cluster."""
+
+    def running(self, workload: Workload, command: Command, instance: Instance | None) -> AbstractAsyncContextManager[Running]:
+        """The command, started; in the instance, where one is given. Nothing of it is left when the block is left.
+
+        Raises TemporaryError, and PermanentError with a message for the user when it can never be started.
+        """
         ...

@@ -242,6 +242,9 @@ class Reconciler:
             if not workload.wanted:
                 due_at = min(due_at, self._clock() + self._policy.again_s)
             leads_on = any(isinstance(action, _LEAD_ON) for action in decision.actions)
+            if not leads_on:
+                # What held it up has been done meanwhile, by whoever.
+                known.trouble = ""
             # What was removed may take its time to be gone.
             again = removed and any(isinstance(action, RemoveResidue) for action in decision.actions)
             removed = removed or any(isinstance(action, RemoveResidue) for action in decision.actions)

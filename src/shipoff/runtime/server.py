@@ -107,6 +107,8 @@ def workload_of(message: runtime_pb2.Workload, *, defaults: Defaults, now: float
         ready_deadline=now + ready_timeout_s,
         hosts=tuple(message.hosts),
         port=message.port,
+        requested_by=message.requested_by,
+        why=message.why,
         request_id=current().request_id,
         traceparent=current().traceparent,
     )

@@ -34,6 +34,8 @@ class RuntimeSettings(ServiceSettings):
     grace_s: float = 10.0
     # Output that could not be shipped yet; beyond it the oldest is dropped and counted.
     unshipped_log_bytes: int = 64 << 20
+    # So many commands (`shipoff run`, `shipoff exec`) run at the same time; of one project at most four.
+    commands_at_once: int = Field(default=16, ge=1)
     # Apps run inside bubblewrap: "auto" where it works, "required" or the service does not start, "off".
     sandbox: Mode = Field(default="auto", validation_alias="SHIPOFF_SANDBOX")
     # Folders of this machine that apps may write to as far as their accounts may, separated by commas; inside bubblewrap there
@@ -50,6 +52,9 @@ class KubernetesSettings(BaseSettings):
 
     # Platforms that share a cluster each have a name of their own, and touch nothing of the others'.
     platform: str = Field(default="shipoff", pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")
+    # Who brings the cluster in line with what is wanted: "direct", the platform itself; "argocd", Argo CD out of the GitOps
+    # repository.
+    mode: Literal["direct", "argocd"] = "direct"
     # The class of the apps' Ingress objects ("traefik", "nginx", …); empty: none are made.
     ingress_class: str = "traefik"
     # Where the ingress controller runs.

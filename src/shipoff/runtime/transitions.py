@@ -275,7 +275,8 @@ class _Course:
         for run in missing:
             if run.crashes >= self.policy.exits_before_ready:
                 return f"{_named(run)}exited {run.crashes} times before it was ready: {_exit_words(run)}"
-        if self.now < self.workload.ready_deadline or self._complete():
+        held_up = not self._complete() or (observed.trouble and not observed.routed)
+        if self.now < self.workload.ready_deadline or not held_up:
             return ""
         words = observed.trouble or next((_silence(run) for run in missing), "nothing was started")
         return f"never became ready: {words} within {self.workload.ready_timeout_s:g} s"
@@ -305,20 +306,20 @@ class _Course:
         # An empty set is not told: whoever routes keeps the last one, on which the instances come back.
         if endpoints and endpoints != self.workload.endpoints:
             self._told(endpoints, EmitEndpointsChanged(self.workload.revision + 1, endpoints))
-        self._set_phase(complete)
+        self._set_phase(complete, observed.drift)
 
     def _told(self, endpoints: tuple[Endpoint, ...], emission: Emission) -> None:
         self.workload = replace(self.workload, endpoints=endpoints, revision=self.workload.revision + 1)
         self.emissions.append(emission)
 
-    def _set_phase(self, complete: bool) -> None:
+    def _set_phase(self, complete: bool, drift: str) -> None:
         broken = [run for run in self.runs.values() if run.crashes and run.state is not InstanceState.READY]
         silent = self.workload.loop_told and self.workload.unready_since > 0
         if complete or not (broken or silent):
             calm = all(not run.crashes for run in self.runs.values())
             told = self.workload.loop_told and not calm
             self.workload = replace(
-                self.workload, phase=Phase.READY, loop_told=told, reason=self.workload.reason if told else ""
+                self.workload, phase=Phase.READY, loop_told=told, reason=self.workload.reason if told else drift
             )
             return
         reason = self.workload.reason if self.workload.loop_told else f"{_named(broken[0])}{_exit_words(broken[0])}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 
 import pytest
 
@@ -145,6 +146,20 @@ async def test_the_edge_s_account_reads_releases_whatever_the_umask(cdn: Cdn) ->
     finally:
         os.umask(before)
     assert (await cdn.get("site.localhost", "/a/b/c.txt")).text == "deep"
+
+
+async def test_a_folder_that_starts_empty_is_filled_before_the_service_says_that_it_serves(settings, caddy) -> None:
+    async with connected(settings, caddy) as cdn:
+        async with running(settings):
+            await cdn.site("site.localhost", {"index.html": "home"})
+        shutil.rmtree(settings.releases)
+        await caddy.stop()
+        caddy._started_before = False
+        await caddy.start()
+        # So slow that nothing but the beginning can have done it.
+        patient = settings.model_copy(update={"restore_first": True, "watch_s": 600.0, "reconcile_s": 600.0})
+        async with running(patient):
+            assert (await cdn.get("site.localhost")).text == "home"
 
 
 async def test_a_release_folder_that_is_gone_comes_back(settings, caddy, eventually) -> None:

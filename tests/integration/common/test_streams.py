@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from shipoff.common import consumers
+from shipoff.common import outbox as outboxes
 from shipoff.common.consumers import Consumer, ConsumerOptions
 from shipoff.common.errors import InvalidInput, TemporaryError
 from shipoff.common.ids import new_id
@@ -172,6 +173,60 @@ async def test_an_unacknowledged_event_is_published_again_after_redis_lost_every
             return await database.one_or_none(sa.text("SELECT count(*) AS n FROM outbox")) == {"n": 0}
 
         await eventually(forgotten)
+
+
+async def attempts_in(streams: Streams) -> list[int]:
+    return [decode(fields[b"e"]).message.attempt for _, fields in await streams.client.xrange(DEPLOYMENT_QUEUE)]
+
+
+async def emitted(outbox: Outbox, database: Database, attempt: int) -> None:
+    async with database.transaction() as tx:
+        await outbox.emit(tx, DEPLOYMENT_QUEUE, started(attempt), tenant_id="t")
+
+
+async def test_what_another_process_left_unpublished_leaves_once_it_is_old_enough(streams, database, monkeypatch):
+    dead, living = (Outbox(database, streams, producing=[DEPLOYMENT_QUEUE]) for _ in range(2))
+    await emitted(dead, database, 1)
+    await emitted(living, database, 2)
+    await living.publish_pending()
+    await living.confirm()
+    # It may be about to be published by whoever wrote it.
+    assert await attempts_in(streams) == [2]
+    monkeypatch.setattr(outboxes, "_ORPHANED_S", 0.0)
+    for _ in range(3):
+        await living.confirm()
+    assert await attempts_in(streams) == [2, 1]
+
+
+async def test_an_event_is_published_from_memory_and_once(streams, database, monkeypatch):
+    """The table is read for what others left alone, however often and however old the rows are."""
+    monkeypatch.setattr(outboxes, "_ORPHANED_S", 0.0)
+    outbox = Outbox(database, streams, producing=[DEPLOYMENT_QUEUE])
+    await emitted(outbox, database, 1)
+    await outbox.confirm()
+    assert await attempts_in(streams) == []
+    await outbox.publish_pending()
+    for _ in range(3):
+        await outbox.confirm()
+        await outbox.publish_pending()
+    assert await attempts_in(streams) == [1]
+
+
+async def test_what_could_not_be_published_is_tried_again_from_memory(streams, database, monkeypatch):
+    outbox = Outbox(database, streams, producing=[DEPLOYMENT_QUEUE])
+    for attempt in (1, 2):
+        await emitted(outbox, database, attempt)
+    with monkeypatch.context() as patch:
+        patch.setattr(streams, "append", failing)
+        with pytest.raises(TemporaryError):
+            await outbox.publish_pending()
+    await emitted(outbox, database, 3)
+    await outbox.publish_pending()
+    assert await attempts_in(streams) == [1, 2, 3]
+
+
+async def failing(stream: str, envelopes: Sequence[bytes]) -> None:
+    raise TemporaryError("away")
 
 
 async def test_a_consumer_goes_on_after_flushall(streams, eventually):

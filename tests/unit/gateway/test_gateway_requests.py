@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection, Request
 from shipoff.common.errors import InvalidInput, PermissionDenied, Unauthenticated
 from shipoff.gateway.authentication import token_of
 from shipoff.gateway.bodies import DEEPEST_JSON, check_depth, declared_bytes
-from shipoff.gateway.edge import address_of
+from shipoff.gateway.edge import Edge, address_of
 from shipoff.gateway.problems import Refused
 from shipoff.gateway.routes.stream import check_origin
 from shipoff.gateway.settings import GatewaySettings
@@ -66,6 +66,29 @@ def test_a_token_in_the_query_is_refused(query: str) -> None:
 def test_the_address_is_the_peers_or_what_the_edge_says(client: Any, forwarded: str, address: str) -> None:
     headers = [("X-Forwarded-For", forwarded)] if forwarded else []
     assert address_of(HTTPConnection(connection(*headers, client=client).scope)) == address
+
+
+@pytest.mark.parametrize(
+    ("client", "forwarded", "address"),
+    [
+        (("10.42.0.7", 4000), "198.51.100.1, 203.0.113.9", "203.0.113.9"),
+        (("10.42.0.7", 4000), "2001:db8:1:2:3::9", "2001:db8:1:2::/64"),
+        # Not the proxy's network: what it says of others is nobody's word.
+        (("10.43.0.7", 4000), "203.0.113.9", "10.43.0.7"),
+        (("10.42.0.7", 4000), "", "10.42.0.7"),
+        (("10.42.0.7", 4000), "203.0.113.9, unknown", "10.42.0.7"),
+    ],
+)
+async def test_a_trusted_proxy_says_who_asks(client: Any, forwarded: str, address: str) -> None:
+    seen = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(address_of(HTTPConnection(scope)))
+
+    headers = [("X-Forwarded-For", forwarded)] if forwarded else []
+    trusted = GatewaySettings(trusted_proxies="10.42.0.0/16, 192.0.2.0/24").proxies
+    await Edge(app, trusted=trusted)(connection(*headers, client=client).scope, None, None)  # type: ignore[arg-type]
+    assert seen == [address]
 
 
 def depth_of(value: Any) -> int:

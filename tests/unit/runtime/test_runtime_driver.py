@@ -10,9 +10,9 @@ import pytest
 from shipoff.common.errors import InvalidInput
 from shipoff.contracts.runtime.v1 import runtime_pb2
 from shipoff.contracts.types.v1 import types_pb2
-from shipoff.runtime.adapters.process import _command
 from shipoff.runtime.adapters.proctable import Entry, tree
 from shipoff.runtime.adapters.sessions import exit_words
+from shipoff.runtime.adapters.spawning import command_in
 from shipoff.runtime.domain import filled
 from shipoff.runtime.server import Defaults, workload_of
 
@@ -38,7 +38,7 @@ def test_only_the_address_is_filled_in(given, made):
     [(".venv/bin/python", "/app/.venv/bin/python"), ("node", "node"), ("/usr/bin/env", "/usr/bin/env"), ("./run", "/app/run")],
 )
 def test_a_relative_program_is_one_of_the_apps(given, made):
-    assert _command([given], Path("/app")) == [made]
+    assert command_in([given], Path("/app")) == [made]
 
 
 @pytest.mark.parametrize(

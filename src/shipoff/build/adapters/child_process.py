@@ -21,7 +21,7 @@ import psutil
 
 from shipoff.build.adapters.assignment import MARK, Assignment, Images, Limits
 from shipoff.build.adapters.machine import PROGRAMS, Marks, Tools, came_of, find_tools, is_alive, look_as, started_at
-from shipoff.build.domain import Process, Ref
+from shipoff.build.domain import ALIVE, GONE, Order, Process, Ref, Sight
 from shipoff.common.accounts import tenant_uid
 from shipoff.common.errors import Exhausted
 from shipoff.common.processes import moves
@@ -61,14 +61,14 @@ class ChildProcessLauncher:
         # Kept to be reaped; never waited for, since builders may outlive this process.
         self._children: dict[int, Popen[bytes]] = {}
 
-    async def launch(self, ref: Ref, project_id: str, recorded: Callable[[Process, bytes], Awaitable[bool]]) -> None:
+    async def launch(self, ref: Ref, order: Order, recorded: Callable[[Process, bytes], Awaitable[bool]]) -> None:
         """Starts a builder that waits, has its process and its token's hash recorded, and lets it go on.
 
         Raises PreconditionFailed when this machine cannot run builders, Exhausted when it has no room for one now.
         """
         token = secrets.token_urlsafe(32)
         try:
-            assignment = await asyncio.to_thread(self._prepare, ref, project_id, token)
+            assignment = await asyncio.to_thread(self._prepare, ref, order.project_id, token)
             child = await asyncio.to_thread(self._spawn, ref, assignment)
         except OSError as error:
             raise Exhausted(f"a builder cannot be started: {error}", retry_after_s=2.0) from error
@@ -140,10 +140,10 @@ class ChildProcessLauncher:
                 start_new_session=True,
             )
 
-    def alive(self, process: Process) -> bool:
+    def look(self, process: Process) -> Sight:
         """Whether the builder's process exists."""
         self._reap()
-        return is_alive(process)
+        return ALIVE if is_alive(process) else GONE
 
     def _reap(self) -> None:
         for pid, child in list(self._children.items()):
@@ -152,7 +152,7 @@ class ChildProcessLauncher:
 
     async def terminate(self, process: Process) -> None:
         """Asks it to stop."""
-        if self.alive(process):
+        if self.look(process).alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGTERM)
 

@@ -34,7 +34,9 @@ _FIND = sa.text(f"SELECT *, coalesce(extract(epoch FROM last_seen_at), 0)::float
 _UNFINISHED = sa.text(
     """SELECT deployment_id, attempt, project_id, team_id, request_id, traceparent, state, pid, process_started, cancel_reason,
         extract(epoch FROM clock_timestamp() - coalesce(last_seen_at, launched_at, created_at))::float8 AS unseen,
-        coalesce(extract(epoch FROM deadline_at - clock_timestamp()), 0)::float8 AS remaining,
+        -- The time a build may take begins with its builder's first word.
+        coalesce(extract(epoch FROM deadline_at - CASE session WHEN 0 THEN launched_at ELSE clock_timestamp() END), 0)::float8
+            AS remaining,
         extract(epoch FROM clock_timestamp() - cancel_requested_at)::float8 AS cancelling,
         coalesce(extract(epoch FROM clock_timestamp() - ended_at), 0)::float8 AS ended
     FROM builds WHERE cleaned_at IS NULL ORDER BY created_at"""
@@ -46,7 +48,9 @@ _LAUNCHED = sa.text(
 )
 _BY_TOKEN = sa.text("SELECT * FROM builds WHERE token_hash = :token_hash")
 _OPEN = sa.text(
-    "UPDATE builds SET session = session + 1, last_seen_at = clock_timestamp() WHERE token_hash = :token_hash RETURNING *"
+    """UPDATE builds SET session = session + 1, last_seen_at = clock_timestamp(),
+        deadline_at = deadline_at + CASE session WHEN 0 THEN clock_timestamp() - launched_at ELSE interval '0' END
+    WHERE token_hash = :token_hash RETURNING *"""
 )
 _TOUCH = sa.text(f"UPDATE builds SET last_seen_at = clock_timestamp() WHERE {_THIS} AND session = :session RETURNING *")
 _LOGS = sa.text(

@@ -9,8 +9,6 @@ from fastapi import Header, Request, Response
 from shipoff.common.errors import InvalidInput, Unauthenticated
 from shipoff.contracts.project.v1 import project_pb2
 from shipoff.gateway.access import Platform
-from shipoff.gateway.bodies import declared_bytes, whole
-from shipoff.gateway.edge import address_of
 from shipoff.gateway.models.running import WebhookOut
 from shipoff.gateway.routing import signed
 
@@ -35,18 +33,14 @@ async def github(
         raise Unauthenticated("the delivery is not signed", field="X-Hub-Signature-256", remedy="set the webhook's secret")
     if not x_github_event or not x_github_delivery:
         raise InvalidInput("X-GitHub-Event and X-GitHub-Delivery are needed", field="X-GitHub-Delivery")
-    settings = gateway.settings
-    limit_bytes = settings.webhook_limit_bytes
-    async with gateway.deliveries.reading(address_of(request), declared_bytes(request, limit_bytes)):
-        delivery = project_pb2.ReceiveWebhookRequest(
-            provider="github",
-            delivery_id=x_github_delivery,
-            event=x_github_event,
-            signature=x_hub_signature_256,
-            body=await whole(request, limit_bytes=limit_bytes, timeout_s=settings.body_timeout_s),
-        )
-        async with gateway.deliveries.turn():
-            answer = await gateway.clients.project.ReceiveWebhook(delivery, timeout=_TIMEOUT_S)
+    delivery = project_pb2.ReceiveWebhookRequest(
+        provider="github",
+        delivery_id=x_github_delivery,
+        event=x_github_event,
+        signature=x_hub_signature_256,
+        body=await request.body(),
+    )
+    answer = await gateway.clients.project.ReceiveWebhook(delivery, timeout=_TIMEOUT_S)
     if answer.repeated:
         response.status_code = 200
     return WebhookOut(

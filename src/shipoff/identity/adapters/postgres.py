@@ -88,11 +88,11 @@ class PostgresStore:
             await _add_token(tx, token)
 
     async def authenticate(self, secret_hash: bytes) -> Identity | None:
-        async with self._database.transaction() as tx:
-            rows = await tx.all(_AUTHENTICATE, {"hash": secret_hash})
-            if not rows:
-                return None
-            if rows[0]["stale"]:
+        rows = await self._database.all(_AUTHENTICATE, {"hash": secret_hash})
+        if not rows:
+            return None
+        if rows[0]["stale"]:
+            async with self._database.transaction() as tx:
                 await tx.execute(_USED, {"id": rows[0]["token_id"]})
         return _identity(rows)
 

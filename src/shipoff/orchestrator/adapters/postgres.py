@@ -19,14 +19,18 @@ from shipoff.orchestrator.adapters.rows import COLUMNS
 from shipoff.orchestrator.adapters.work import BY_ID, PRODUCTION, Limits, PostgresWork, Wakes
 from shipoff.orchestrator.admission import Queue, Terms
 from shipoff.orchestrator.domain import Deployment, Resources, State
-from shipoff.orchestrator.records import Held, Record, Retry, Step, Task
+from shipoff.orchestrator.records import Held, History, Record, Task
 
-_RETRIES = sa.text("SELECT attempt, reason, time FROM retries WHERE deployment_id = :id ORDER BY attempt")
 _SET_BUDGET = sa.text(
     "UPDATE budget SET cpu_millis = GREATEST(:cpu, cpu_millis_reserved),"
     " memory_bytes = GREATEST(:memory, memory_bytes_reserved) WHERE (cpu_millis, memory_bytes) <> (:cpu, :memory)"
 )
-_STEPS = sa.text("SELECT from_state, to_state, reason, actor, time FROM transitions WHERE deployment_id = :id ORDER BY version")
+_HISTORY = sa.text(
+    f"SELECT {COLUMNS},"
+    " (SELECT json_agg(t ORDER BY t.version) FROM transitions t WHERE t.deployment_id = deployments.id) AS steps,"
+    " (SELECT json_agg(r ORDER BY r.attempt) FROM retries r WHERE r.deployment_id = deployments.id) AS retries"
+    " FROM deployments WHERE id = :id"
+)
 _CLAIM = sa.text(
     "UPDATE instructions SET lease_token = lease_token + 1, tries = tries + 1,"
     " lease_until = clock_timestamp() + make_interval(secs => :lease_s)"
@@ -95,11 +99,9 @@ class PostgresStore:
         row = await self._database.one_or_none(sa.text(BY_ID), {"id": deployment_id})
         return rows.record(row) if row else None
 
-    async def steps(self, deployment_id: str) -> Sequence[Step]:
-        return [rows.step(row) for row in await self._database.all(_STEPS, {"id": deployment_id})]
-
-    async def retries(self, deployment_id: str) -> Sequence[Retry]:
-        return [rows.retry(row) for row in await self._database.all(_RETRIES, {"id": deployment_id})]
+    async def history(self, deployment_id: str) -> History | None:
+        row = await self._database.one_or_none(_HISTORY, {"id": deployment_id})
+        return rows.history(row) if row else None
 
     async def page(
         self, project_id: str, *, environment: str, states: Sequence[State], number: int, before: int, limit: int
@@ -121,7 +123,7 @@ class PostgresStore:
         return rows.record(row) if row else None
 
     async def queue(self) -> Queue:
-        async with self._database.transaction() as tx:
+        async with self._database.transaction(reading=True) as tx:
             found = await admission.entries(tx, self._terms)
             budget = await admission.budget(tx, lock=False)
             turns = await admission.turns(tx, sorted({entry.deployment.team_id for _, entry in found}))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 from shipoff.common.postgres import Row
 from shipoff.common.telemetry import Context
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.orchestrator.domain import Deployment, Endpoint, Instruction, Resources, State
-from shipoff.orchestrator.records import Record, Retry, Step, Task
+from shipoff.orchestrator.records import History, Record, Retry, Step, Task
 
 COLUMNS = (
     "id, number, accepted_at, project_id, project_name, team_id, environment, state, version, attempt, static, artifact,"
@@ -88,17 +89,21 @@ def record(row: Row) -> Record:
     )
 
 
-def step(row: Row) -> Step:
-    """One transition."""
+def history(row: Row) -> History:
+    """All of a deployment, with `steps` and `retries` as JSON arrays of rows (the driver decodes them), or null for none."""
+    steps, retries = row["steps"] or (), row["retries"] or ()
+    return History(record(row), tuple(map(_step, steps)), tuple(map(_retry, retries)))
+
+
+def _step(row: Row) -> Step:
     return Step(
         from_state=State(row["from_state"]),
         to_state=State(row["to_state"]),
         reason=row["reason"],
         actor=row["actor"],
-        time=row["time"],
+        time=datetime.fromisoformat(row["time"]),
     )
 
 
-def retry(row: Row) -> Retry:
-    """One more attempt."""
-    return Retry(attempt=row["attempt"], reason=row["reason"], time=row["time"])
+def _retry(row: Row) -> Retry:
+    return Retry(attempt=row["attempt"], reason=row["reason"], time=datetime.fromisoformat(row["time"]))

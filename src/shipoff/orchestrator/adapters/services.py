@@ -101,7 +101,18 @@ def _workload(record: Record) -> runtime_pb2.Workload:
         configuration=_merged(request.configuration, plan, record.deployment.replicas),
         hosts=request.hosts,
         port=plan.port,
+        requested_by=request.requested_by[:255],
+        why=_why(request),
     )
+
+
+def _why(request: events_pb2.DeploymentRequested) -> str:
+    """What it was asked for, in a line: "push of 1a2b3c4d5e: Mend the header"."""
+    trigger = types_pb2.Trigger.Name(request.trigger).removeprefix("TRIGGER_").lower()
+    commit = request.source.git.commit[:10] if request.source.WhichOneof("kind") == "git" else ""
+    title = request.commit_message.partition("\n")[0]
+    words = f"{trigger} of {commit}: {title}" if commit else trigger
+    return words[:500].rstrip(": ")
 
 
 def _merged(configuration: types_pb2.Configuration, plan: types_pb2.Plan, replicas: int) -> types_pb2.Configuration:

@@ -157,6 +157,19 @@ class PostgresStore:
             yield work
             await work.complete()
 
+    async def find_project(self, id_or_name: str) -> Project | None:
+        if _is_id(id_or_name):
+            return _project_or_none(await self._database.one_or_none(_BY_ID, {"project_id": id_or_name}))
+        return _project_or_none(await self._database.one_or_none(_BY_NAME, {"name": id_or_name.replace("\0", "")}))
+
+    async def list_projects(self, team_ids: Sequence[str], *, after: str, limit: int) -> Sequence[Project]:
+        page = {"team_ids": list(team_ids), "after": after.replace("\0", ""), "limit": limit}
+        return [_project(row) for row in await self._database.all(_PAGE, page)]
+
+    async def request(self, deployment_id: str) -> DeploymentRequest | None:
+        row = await self._database.one_or_none(_REQUEST, {"deployment_id": deployment_id})
+        return messages.request(events_pb2.DeploymentRequested.FromString(row["request"])) if row else None
+
 
 class PostgresWork:
     """Implements shipoff.project.ports.Work. What was accepted and what deliveries led to is written together, at its end."""
@@ -217,15 +230,6 @@ class PostgresWork:
         if not await self._tx.scalar(_LOCK, {"project_id": project_id}):
             return None
         return _project_or_none(await self._tx.one_or_none(_BY_ID, {"project_id": project_id}))
-
-    async def find_project(self, id_or_name: str) -> Project | None:
-        if _is_id(id_or_name):
-            return _project_or_none(await self._tx.one_or_none(_BY_ID, {"project_id": id_or_name}))
-        return _project_or_none(await self._tx.one_or_none(_BY_NAME, {"name": id_or_name.replace("\0", "")}))
-
-    async def list_projects(self, team_ids: Sequence[str], *, after: str, limit: int) -> Sequence[Project]:
-        rows = await self._tx.all(_PAGE, {"team_ids": list(team_ids), "after": after.replace("\0", ""), "limit": limit})
-        return [_project(row) for row in rows]
 
     async def following(self, repository_key: str) -> Sequence[Project]:
         return self._followers.get(repository_key, ())
@@ -295,10 +299,6 @@ class PostgresWork:
 
     async def has_request(self, project_id: str) -> bool:
         return bool(await self._tx.scalar(_HAS_REQUEST, {"project_id": project_id}))
-
-    async def request(self, deployment_id: str) -> DeploymentRequest | None:
-        data: bytes | None = await self._tx.scalar(_REQUEST, {"deployment_id": deployment_id})
-        return messages.request(events_pb2.DeploymentRequested.FromString(data)) if data else None
 
     async def begin_deliveries(self, provider: str, events: Mapping[str, str]) -> Collection[str]:
         begun = {"provider": provider, "delivery_id": list(events), "event": list(events.values())}

@@ -13,66 +13,29 @@ import random
 import signal
 import socket
 import subprocess
-import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import structlog
 
 from shipoff.common.accounts import tenant_uid
-from shipoff.common.errors import Exhausted, InvalidInput, Unavailable
+from shipoff.common.errors import Exhausted, InvalidInput
 from shipoff.common.failpoints import crossing
 from shipoff.common.lifecycle import looping
-from shipoff.common.sandbox import Sandbox, exit_code
-from shipoff.common.sealing import Sealer
-from shipoff.contracts.types.v1 import types_pb2
-from shipoff.runtime.adapters import launch, probes, proctable
-from shipoff.runtime.adapters.enclosure import OWN_PROCESSES, Enclosed, enclosed, group_to_ask, is_monitor
+from shipoff.runtime.adapters import probes, proctable
+from shipoff.runtime.adapters.enclosure import group_to_ask, is_monitor
 from shipoff.runtime.adapters.logfiles import LogFiles
 from shipoff.runtime.adapters.release import Releases
-from shipoff.runtime.adapters.sessions import MARK, alone, end, exit_words, send
-from shipoff.runtime.domain import Instance, InstanceKey, InstanceState, Observation, Observed, Probe, Workload, filled
+from shipoff.runtime.adapters.sessions import MARK, alone, end, send
+from shipoff.runtime.adapters.spawning import HOST, Channels, Run, Spawner
+from shipoff.runtime.domain import Endpoint, Instance, InstanceKey, InstanceState, Observation, Observed, Probe, Workload
 
-_HOST = "127.0.0.1"
-_OPEN_FILES = 65_536
-# A tenant's account may have so many processes and threads in all: the last line behind the limit of each instance.
-_ACCOUNT_PROCESSES = 4096
 _MEASURE_S = 2.0
 _PLACE_TRIES = 200
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class ProcessOptions:
-    """What the driver is told at its start."""
-
-    folder: Path
-    first_port: int = 20000
-    last_port: int = 29999
-    max_processes: int = 256
-    search_path: str = "/usr/local/bin:/usr/bin:/bin"
-    # What instances run inside; None: nothing.
-    sandbox: Sandbox | None = None
-
-
-@dataclass
-class _Run:
-    """A process that this driver started or adopted."""
-
-    pid: int
-    started: str
-    # Set where it is a child of this very process: only a parent learns the exit code.
-    child: subprocess.Popen[bytes] | None = None
-    # How it ended; None while it lives.
-    exit: str | None = None
-    memory_bytes: int = 0
-    excess: str = ""
-    # The process is bubblewrap's monitor, and the app is below it.
-    enclosed: bool = False
 
 
 class ProcessDriver:
@@ -80,20 +43,18 @@ class ProcessDriver:
 
     def __init__(
         self,
-        options: ProcessOptions,
+        spawner: Spawner,
         releases: Releases,
-        sealer: Sealer,
         *,
         on_change: Callable[[str], None],
     ) -> None:
-        self._options = options
+        self._options = spawner.options
         self._releases = releases
-        self._sealer = sealer
+        self._spawner = spawner
         self._on_change = on_change
-        self._logs = LogFiles(options.folder / "logs")
-        self._runs: dict[InstanceKey, _Run] = {}
+        self._logs = LogFiles(self._options.folder / "logs")
+        self._runs: dict[InstanceKey, Run] = {}
         self._watched: set[int] = set()
-        self._mark = f"{options.folder}|"
 
     @property
     def logs(self) -> LogFiles:
@@ -118,14 +79,14 @@ class ProcessDriver:
     def _adopt_all(self) -> None:
         """Finds instances of an earlier life of the platform by their mark; followers without their leader are ended."""
         families: dict[InstanceKey, list[proctable.Entry]] = defaultdict(list)
-        for entry, value in proctable.marked(MARK, self._mark):
-            key = _parse_mark(value, self._mark)
+        for entry, value in proctable.marked(MARK, self._spawner.mark):
+            key = _parse_mark(value, self._spawner.mark)
             if key is not None:
                 families[key].append(entry)
         for key, family in families.items():
             leader = _leader(family)
             if leader is not None:
-                self._runs[key] = _Run(leader.pid, leader.started, enclosed=is_monitor(leader.pid))
+                self._runs[key] = Run(leader.pid, leader.started, enclosed=is_monitor(leader.pid))
                 continue
             for entry in family:
                 send(entry.pid, signal.SIGKILL)
@@ -136,7 +97,7 @@ class ProcessDriver:
         return run is not None and run.exit is None
 
     async def running(self) -> Collection[InstanceKey]:
-        return [key for key, run in self._runs.items() if run.exit is None and _ending(run) is None]
+        return [key for key, run in self._runs.items() if run.exit is None and run.ending() is None]
 
     async def place(self, instance: Instance, *, taken: Collection[int]) -> Instance:
         """The port it had, where that is still free: routes to it stay right. Else any free one of the range."""
@@ -147,7 +108,7 @@ class ProcessDriver:
         picks = (chance.randint(self._options.first_port, self._options.last_port) for _ in range(_PLACE_TRIES))
         for port in (*wish, *picks):
             if port not in taken and _is_free(port):
-                return replace(instance, host=_HOST, port=port)
+                return replace(instance, host=HOST, port=port)
         raise Exhausted("no port is free for another instance", retry_after_s=5.0, remedy="stop what is not needed")
 
     async def start(self, workload: Workload, instance: Instance) -> None:
@@ -157,61 +118,25 @@ class ProcessDriver:
         argv = next((p.argv for p in workload.processes if p.name == instance.key.process), ())
         if not argv:
             raise InvalidInput(f"the plan has no command for {instance.key.process}", field="workload.processes")
-        folder = self._releases.app_root(workload)
-        environment = self._environment(workload, instance, folder)
-        command = _command([filled(part, host=instance.host or _HOST, port=instance.port) for part in argv], folder)
         crossing("instance spawning")
-        run = self._spawn(workload, instance.key, command, environment, folder)
+        run = self._spawn(workload, instance, argv)
         self._runs[instance.key] = run
         crossing("instance spawned")
         self._watch(instance.key, run)
         log.info("instance started", deployment_id=workload.deployment_id, process=instance.key.process,
                  index=instance.key.index, incarnation=instance.key.incarnation, pid=run.pid, port=instance.port)  # fmt: skip
 
-    def _spawn(
-        self, workload: Workload, key: InstanceKey, command: Sequence[str], environment: Mapping[str, str], folder: Path
-    ) -> _Run:
-        uid = tenant_uid(workload.project_id)
-        own = self._releases.of(workload.deployment_id)
-        stdout, stderr = self._logs.create(workload, key, uid)
+    def _spawn(self, workload: Workload, instance: Instance, argv: Sequence[str]) -> Run:
+        stdout, stderr = self._logs.create(workload, instance.key, tenant_uid(workload.project_id))
+        channels = Channels(subprocess.DEVNULL, stdout, stderr)
+        address = Endpoint(instance.host or HOST, instance.port) if instance.serves else None
         try:
-            with enclosed(self._options.sandbox, command, environment, own=own, folder=folder) as around:
-                child = subprocess.Popen(
-                    _launching(uid, around), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, cwd=folder,
-                    env=dict(around.environment), start_new_session=True, pass_fds=around.descriptors,
-                )  # fmt: skip
-        except OSError as error:
-            raise Unavailable(f"no process can be started: {error.strerror}", retry_after_s=5.0) from error
+            return self._spawner.spawn(workload, instance.key, argv, channels, address=address)
         finally:
             os.close(stdout)
             os.close(stderr)
-        entry = proctable.entry(child.pid)
-        started, around_it = entry.started if entry else "", self._options.sandbox is not None
-        return _Run(child.pid, started, child, memory_bytes=workload.memory_bytes, enclosed=around_it)
 
-    def _environment(self, workload: Workload, instance: Instance, folder: Path) -> dict[str, str]:
-        """A clean base, the user's variables over it, and over both what the platform decides."""
-        own = self._releases.of(workload.deployment_id)
-        tools = [str(folder / ".venv" / "bin"), str(folder / "node_modules" / ".bin")]
-        system = [part for part in self._options.search_path.split(":") if part and not part.startswith(sys.prefix)]
-        base = {
-            "PATH": ":".join([*tools, *system]),
-            "LANG": "C.UTF-8",
-            "HOME": str(own / "home"),
-            "TMPDIR": str(own / "tmp"),
-            "PYTHONUNBUFFERED": "1",
-            "NODE_ENV": "production",
-        }
-        user = self._sealer.open_variables(types_pb2.SealedVariables.FromString(workload.variables))
-        decided = {MARK: self._mark_of(instance.key)}
-        if instance.serves:
-            decided |= {"PORT": str(instance.port), "HOST": instance.host}
-        return {**base, **user, **decided}
-
-    def _mark_of(self, key: InstanceKey) -> str:
-        return f"{self._mark}{key.deployment_id}|{key.process}|{key.index}|{key.incarnation}"
-
-    def _watch(self, key: InstanceKey, run: _Run) -> None:
+    def _watch(self, key: InstanceKey, run: Run) -> None:
         """Wakes the reconciler when the process ends; where the system cannot tell, the next measuring does."""
         if not hasattr(os, "pidfd_open"):
             return
@@ -256,11 +181,11 @@ class ProcessDriver:
             return Observation(True, run.pid, run.started, probe=probe, excess=run.excess)
         return Observation(False, exit=run.exit, last_lines=self._logs.tail(instance.key))
 
-    async def _check(self, key: InstanceKey, run: _Run) -> None:
+    async def _check(self, key: InstanceKey, run: Run) -> None:
         """Notices an end; what the process leaves behind is ended too, before anyone starts its successor."""
-        words = _ending(run)
+        words = run.ending()
         if words is not None:
-            await end(run.pid, run.started, mark=self._mark_of(key))
+            await end(run.pid, run.started, mark=self._spawner.mark_of(key))
             run.exit = words
 
     @staticmethod
@@ -284,7 +209,7 @@ class ProcessDriver:
 
     async def terminate(self, key: InstanceKey) -> None:
         run = self._runs.get(key)
-        if run is not None and _ending(run) is None:
+        if run is not None and run.ending() is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(await asyncio.to_thread(group_to_ask, run.pid), signal.SIGTERM)
             crossing("instance terminated")
@@ -292,7 +217,7 @@ class ProcessDriver:
     async def kill(self, key: InstanceKey) -> None:
         run = self._runs.get(key)
         if run is not None:
-            await end(run.pid, run.started, mark=self._mark_of(key))
+            await end(run.pid, run.started, mark=self._spawner.mark_of(key))
             crossing("instance killed")
 
     async def remove(self, deployment_id: str) -> None:
@@ -310,36 +235,9 @@ class ProcessDriver:
             if run.pid not in processes:
                 self._on_change(key.deployment_id)
                 continue
-            run.excess = run.excess or await asyncio.to_thread(self._excess, run, processes)
+            run.excess = run.excess or await asyncio.to_thread(run.excess_in, processes, most=self._options.max_processes)
             if run.excess:
                 self._on_change(key.deployment_id)
-
-    def _excess(self, run: _Run, processes: proctable.Table) -> str:
-        pids = proctable.tree(run.pid, run.started, processes)
-        count = len(pids) - (OWN_PROCESSES if run.enclosed else 0)
-        if count > self._options.max_processes:
-            return f"too many processes: {count} of at most {self._options.max_processes}"
-        resident = sum(processes[pid].rss_bytes for pid in pids)
-        # Only where it looks too much: RSS counts shared pages several times, and the right figure costs more.
-        if not run.memory_bytes or resident <= run.memory_bytes or proctable.proportional_bytes(pids) <= run.memory_bytes:
-            return ""
-        return f"out of memory: it used more than its {run.memory_bytes >> 20} MiB"
-
-
-def _ending(run: _Run) -> str | None:
-    """How the process ended, in words; None while it lives."""
-    if run.child is not None:
-        code = run.child.poll()
-        return None if code is None else exit_words(exit_code(code) if run.enclosed else code)
-    entry = proctable.entry(run.pid)
-    return None if entry is not None and entry.started == run.started else "ended, how is not known"
-
-
-def _launching(uid: int | None, around: Enclosed) -> list[str]:
-    """The command that becomes this one under the tenant's account."""
-    account, processes = ("-", "-") if uid is None else (str(uid), str(_ACCOUNT_PROCESSES))
-    script = [sys.executable, "-I", "-S", launch.__file__]
-    return [*script, account, str(_OPEN_FILES), processes, str(around.before), "--", *around.argv]
 
 
 def _leader(family: Sequence[proctable.Entry]) -> proctable.Entry | None:
@@ -354,14 +252,6 @@ def _parse_mark(value: str, prefix: str) -> InstanceKey | None:
     if len(parts) != 4 or not (parts[2].isdigit() and parts[3].isdigit()):
         return None
     return InstanceKey(parts[0], parts[1], int(parts[2]), int(parts[3]))
-
-
-def _command(argv: Sequence[str], folder: Path) -> list[str]:
-    """The arguments; a relative program is one of the app's."""
-    program = argv[0]
-    if "/" in program and not program.startswith("/"):
-        program = str(folder / program)
-    return [program, *argv[1:]]
 
 
 def _is_free(port: int) -> bool:

@@ -8,7 +8,7 @@ import json
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
-from lightkube.resources.core_v1 import ConfigMap, LimitRange, Namespace, ResourceQuota, Secret, Service, ServiceAccount
+from lightkube.resources.core_v1 import ConfigMap, LimitRange, Namespace, Pod, ResourceQuota, Secret, Service, ServiceAccount
 from lightkube.resources.networking_v1 import Ingress, NetworkPolicy
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
@@ -28,6 +28,7 @@ Object = (
     | Service
     | PodDisruptionBudget
     | Ingress
+    | Pod
 )
 
 MANAGER = "shipoff"
@@ -42,6 +43,10 @@ RELEASE = "shipoff.dev/release"
 DEPLOYMENT = "shipoff.dev/deployment"
 APPLIED = "shipoff.dev/applied"
 GENERATION = "shipoff.dev/generation"
+# A pod that runs a command once; its own name.
+COMMAND = "shipoff.dev/command"
+# Until when somebody follows it, in seconds since 1970.
+HELD_UNTIL = "shipoff.dev/held-until"
 
 
 def platform_labels(platform: str) -> dict[str, str]:
@@ -65,8 +70,14 @@ def owner_labels(workload: Workload, platform: str) -> dict[str, str]:
 
 
 def fingerprint(obj: Object) -> str:
-    """What stands for the object's whole desired content, the mark itself left out."""
-    content = json.dumps(obj.to_dict(), sort_keys=True, separators=(",", ":"))
+    """What stands for the object's whole desired content, the mark itself left out.
+
+    Of a Secret without its values, for which its name stands: whoever reads the mark could try what they are.
+    """
+    document = obj.to_dict()
+    if isinstance(obj, Secret):
+        document.pop("data", None)
+    content = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

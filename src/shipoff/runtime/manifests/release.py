@@ -54,6 +54,8 @@ PORT_NAME = "http"
 # Probes and the Service come to the pod's address.
 _EVERYWHERE = "0.0.0.0"
 _CPU_TARGET_PERCENT = 80
+# The controller of Sealed Secrets may take a Secret over that the driver applied itself, when Argo CD is to apply from then on.
+_MANAGED = "sealedsecrets.bitnami.com/managed"
 _LIVE_EVERY_S = 10
 
 
@@ -95,10 +97,12 @@ class Release:
 def release_objects(release: Release) -> list[Object]:
     """The configuration first: what runs refers to it."""
     workload, names = release.workload, release.names
+    secret = _metadata(release, names.secret)
+    secret.annotations = {_MANAGED: "true"}
     objects: list[Object] = [
         ConfigMap(metadata=_metadata(release, names.config), data=release.config, immutable=True),
         Secret(
-            metadata=_metadata(release, names.secret),
+            metadata=secret,
             data={name: b64encode(value.encode()).decode() for name, value in release.configured.variables.items()},
             immutable=True,
             type="Opaque",
@@ -147,7 +151,7 @@ def _deployment(release: Release, process: Process) -> Deployment:
         spec=DeploymentSpec(
             replicas=None if _is_autoscaled(release, process) else release.replicas(process),
             selector=LabelSelector(matchLabels=selector),
-            template=PodTemplateSpec(metadata=template, spec=_pod(release, process)),
+            template=PodTemplateSpec(metadata=template, spec=pod_spec(release, process)),
             strategy=DeploymentStrategy(
                 type="RollingUpdate", rollingUpdate=RollingUpdateDeployment(maxSurge=1, maxUnavailable=0)
             ),
@@ -157,7 +161,8 @@ def _deployment(release: Release, process: Process) -> Deployment:
     )
 
 
-def _pod(release: Release, process: Process) -> PodSpec:
+def pod_spec(release: Release, process: Process) -> PodSpec:
+    """How a process of the release runs."""
     cluster = release.cluster
     return PodSpec(
         serviceAccountName=ACCOUNT,

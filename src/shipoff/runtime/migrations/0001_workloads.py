@@ -39,6 +39,8 @@ _WORKLOADS = """CREATE TABLE workloads (
     generation integer NOT NULL,
     last_incarnation integer NOT NULL,
     settled boolean NOT NULL,
+    requested_by text NOT NULL,
+    why text NOT NULL,
     request_id text NOT NULL,
     traceparent text NOT NULL,
     version bigint NOT NULL,

@@ -62,6 +62,8 @@ class Workload(message.Message):
     CONFIGURATION_FIELD_NUMBER: builtins.int
     HOSTS_FIELD_NUMBER: builtins.int
     PORT_FIELD_NUMBER: builtins.int
+    REQUESTED_BY_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
     deployment_id: builtins.str
     project_id: builtins.str
     project_name: builtins.str
@@ -71,6 +73,9 @@ class Workload(message.Message):
     """Where the processes start, relative to the artifact's root."""
     port: builtins.int
     """The port that `web` listens on; 0: the one in PORT."""
+    requested_by: builtins.str
+    """Who asked for the deployment ("github:<login>", a user id), and what for, in words; where the desired state is kept in git."""
+    why: builtins.str
     @builtins.property
     def artifact(self) -> types_pb2.Artifact: ...
     @builtins.property
@@ -95,10 +100,12 @@ class Workload(message.Message):
         configuration: types_pb2.Configuration | None = ...,
         hosts: abc.Iterable[builtins.str] | None = ...,
         port: builtins.int = ...,
+        requested_by: builtins.str = ...,
+        why: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["artifact", b"artifact", "configuration", b"configuration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["app_root", b"app_root", "artifact", b"artifact", "configuration", b"configuration", "deployment_id", b"deployment_id", "environment", b"environment", "hosts", b"hosts", "port", b"port", "processes", b"processes", "project_id", b"project_id", "project_name", b"project_name", "team_id", b"team_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["app_root", b"app_root", "artifact", b"artifact", "configuration", b"configuration", "deployment_id", b"deployment_id", "environment", b"environment", "hosts", b"hosts", "port", b"port", "processes", b"processes", "project_id", b"project_id", "project_name", b"project_name", "requested_by", b"requested_by", "team_id", b"team_id", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

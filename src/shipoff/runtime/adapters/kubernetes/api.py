@@ -8,37 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx2
-from lightkube import ApiError, AsyncClient
+from lightkube import AsyncClient
 from lightkube.core.resource import GlobalResource, NamespacedResource
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Pod, PodLog
 from lightkube.types import PatchType
 
-from shipoff.common.errors import DeadlineExceeded, Exhausted, InvalidInput, PermanentError, TemporaryError, Unavailable
+from shipoff.common.errors import InvalidInput, Unavailable
+from shipoff.common.kubernetes import Absent, Cluster, translated
 from shipoff.runtime.manifests import Object
 from shipoff.runtime.manifests.marks import MANAGER, platform_labels
 from shipoff.runtime.manifests.release import CONTAINER
 
-_Result = TypeVar("_Result")
-
 # Who is told to have set what an autoscaler changes from then on.
 _AUTOSCALED = "shipoff-autoscaled"
-_TRIES = 4
-_FIRST_PAUSE_S = 0.2
-# The server ends a watch after this long, and one that has said nothing for longer is taken for dead.
-WATCH_S = 300
-_SILENCE_S = WATCH_S + 30
 _ANSWER_S = 10.0
-_CONFLICT, _GONE, _TOO_MANY, _UNAVAILABLE = 409, 410, 429, 503
-
-
-class Gone(Exception):
-    """What was known is too old to follow: list again."""
 
 
 class Api:
@@ -49,8 +38,8 @@ class Api:
         self._own = platform_labels(platform)
         # Its overloads know single kinds only.
         self._any: Any = client
-        # Nothing is asked before this time of the loop's clock: the server said so.
-        self._closed_until = 0.0
+        self._cluster = Cluster(client)
+        self._call = self._cluster.call
 
     async def close(self) -> None:
         """Ends its connections."""
@@ -60,7 +49,7 @@ class Api:
         """Applies the object; what the server made of it. Raises TemporaryError, PermanentError."""
         try:
             return await self._call(lambda: self._client.apply(obj, field_manager=MANAGER, force=True))
-        except _Absent as error:
+        except Absent as error:
             # Its namespace was on its way out and has ended in the meantime; the next look makes it anew.
             raise Unavailable(error.message) from error
 
@@ -84,13 +73,36 @@ class Api:
     async def delete(self, kind: type[Object], name: str, namespace: str) -> None:
         """Deletes it with what it owns; nothing when it is gone."""
         place = {} if issubclass(kind, GlobalResource) else {"namespace": namespace}
-        with contextlib.suppress(_Absent):
+        with contextlib.suppress(Absent):
             await self._call(lambda: self._any.delete(kind, name, **place))
+
+    async def annotate(self, kind: type[Any], name: str, namespace: str, notes: dict[str, str]) -> None:
+        """Adds annotations that are for somebody else to read; nothing when it is gone."""
+        part = {"metadata": {"annotations": notes}}
+        with contextlib.suppress(Absent):
+            await self._call(lambda: self._any.patch(kind, name, part, namespace=namespace, patch_type=PatchType.MERGE))
 
     async def delete_pod(self, name: str, namespace: str, *, grace_s: int | None = None) -> None:
         """Ends a pod; nothing when it is gone."""
-        with contextlib.suppress(_Absent):
+        with contextlib.suppress(Absent):
             await self._call(lambda: self._client.delete(Pod, name, namespace=namespace, grace_period=grace_s))
+
+    async def pod(self, name: str, namespace: str) -> Pod | None:
+        """A pod as it is now; None when it is gone."""
+        with contextlib.suppress(Absent):
+            return await self._call(lambda: self._client.get(Pod, name, namespace=namespace))
+        return None
+
+    async def annotate_pod(self, name: str, namespace: str, annotations: dict[str, str]) -> None:
+        """Sets annotations of a pod that is there. Raises TemporaryError, PermanentError."""
+        meta = {"name": name, "namespace": namespace, "annotations": annotations}
+        part = {"apiVersion": "v1", "kind": "Pod", "metadata": meta}
+        how: dict[str, Any] = {"patch_type": PatchType.APPLY, "field_manager": MANAGER + "-held", "force": True}
+        await self._call(lambda: self._client.patch(Pod, name, part, namespace=namespace, **how))
+
+    def follow_log(self, pod: str, namespace: str) -> AsyncGenerator[bytes, None]:
+        """What a pod's container writes, from the beginning to its end. Raises TemporaryError, PermanentError."""
+        return self._log(pod, namespace, {"follow": "true"})
 
     async def last_lines(self, pod: str, namespace: str, *, previous: bool, count: int) -> tuple[str, ...]:
         """The last lines that a pod's container wrote, or the run before it; none where there is nothing to be had."""
@@ -107,7 +119,7 @@ class Api:
             return ()
         return tuple(line for line in answer.text.splitlines() if line.strip())[-count:]
 
-    async def log(self, pod: str, namespace: str, *, since: int, previous: bool, follow: bool) -> AsyncGenerator[bytes]:
+    def log(self, pod: str, namespace: str, *, since: int, previous: bool, follow: bool) -> AsyncGenerator[bytes, None]:
         """What a pod's container, or the run before it, has written from this second on (0: all), each line behind its time.
 
         `follow`: and what it writes until it ends. Raises TemporaryError, PermanentError.
@@ -119,115 +131,35 @@ class Api:
             "previous": "true" if previous else None,
             "follow": "true" if follow else None,
         }
+        return self._log(pod, namespace, params)
+
+    async def _log(self, pod: str, namespace: str, params: dict[str, Any]) -> AsyncGenerator[bytes, None]:
         # The library's own log() gives whole lines only, however long, and knows no time to begin at.
         requests: Any = self._client._client
         request = requests.prepare_request("get", PodLog, name=pod, namespace=namespace, params=params)
-        request.timeout = httpx2.Timeout(_ANSWER_S, read=None if follow else _ANSWER_S)
+        # One that is followed may say nothing for as long as it likes.
+        request.timeout = httpx2.Timeout(_ANSWER_S, read=None if params.get("follow") else _ANSWER_S)
         try:
-            response = await requests.send(requests.build_adapter_request(request), stream=True)
+            answer = await requests.send(requests.build_adapter_request(request), stream=True)
             try:
-                if response.is_error:
-                    await response.aread()
-                    requests.raise_for_status(response)
-                async for chunk in response.aiter_bytes():
+                if answer.is_error:
+                    await answer.aread()
+                    requests.raise_for_status(answer)
+                async for chunk in answer.aiter_bytes():
                     yield chunk
             finally:
-                await response.aclose()
+                await answer.aclose()
         except httpx2.HTTPError as error:
             raise translated(error) from error
 
     async def list(self, kind: type[Any]) -> tuple[list[Any], str]:
         """Everything of a kind that is the platform's, and the version at which that is so."""
+        return await self._cluster.listed(kind, labels=self._own, namespace=_everywhere(kind))
 
-        async def collected() -> tuple[list[Any], str]:
-            listing = self._any.list(kind, chunk_size=500, labels=self._own, **_everywhere(kind))
-            found = [one async for one in listing]
-            return found, listing.resourceVersion
-
-        return await self._call(collected)
-
-    async def watch(self, kind: type[Any], version: str) -> AsyncIterator[tuple[str, Any]]:
+    def watch(self, kind: type[Any], version: str) -> AsyncIterator[tuple[str, Any]]:
         """What happens from that version on. Raises Gone when it is time to list again, TemporaryError."""
-        events = self._any.watch(kind, labels=self._own, resource_version=version, server_timeout=WATCH_S, **_everywhere(kind))
-        iterator = aiter(events)
-        try:
-            while True:
-                try:
-                    event, obj = await asyncio.wait_for(anext(iterator), _SILENCE_S)
-                except TimeoutError as error:
-                    raise Gone from error
-                except httpx2.HTTPError as error:
-                    if _status(error) == _GONE:
-                        raise Gone from error
-                    raise translated(error) from error
-                yield event, obj
-        finally:
-            await iterator.aclose()
-
-    async def _call(self, request: Callable[[], Awaitable[_Result]]) -> _Result:
-        """Tries again what may work in a moment, not before the server wants to hear of it."""
-        for attempt in range(_TRIES):
-            await self._until_open()
-            try:
-                return await request()
-            except httpx2.HTTPError as error:
-                reason = translated(error)
-                if not isinstance(reason, TemporaryError) or isinstance(reason, Exhausted):
-                    raise reason from error
-                self._hold(error, reason.retry_after_s)
-                if attempt == _TRIES - 1:
-                    raise reason from error
-            await asyncio.sleep(_FIRST_PAUSE_S * 2**attempt)
-        raise AssertionError("unreachable")
-
-    def _hold(self, error: httpx2.HTTPError, seconds: float) -> None:
-        if _status(error) in (_TOO_MANY, _UNAVAILABLE) and _retry_after(error):
-            self._closed_until = max(self._closed_until, asyncio.get_running_loop().time() + seconds)
-
-    async def _until_open(self) -> None:
-        await asyncio.sleep(max(0.0, self._closed_until - asyncio.get_running_loop().time()))
+        return self._cluster.watched(kind, version, labels=self._own, namespace=_everywhere(kind))
 
 
-class _Absent(PermanentError):
-    """There is no such object."""
-
-
-def _everywhere(kind: type[Any]) -> dict[str, str]:
-    return {"namespace": "*"} if issubclass(kind, NamespacedResource) else {}
-
-
-def _status(error: httpx2.HTTPError) -> int:
-    if isinstance(error, ApiError) and error.status is not None and error.status.code:
-        return int(error.status.code)
-    response = getattr(error, "response", None)
-    return int(response.status_code) if response is not None else 0
-
-
-def _words(error: httpx2.HTTPError) -> str:
-    """What the server said; without a status of its own, the code's phrase."""
-    response = getattr(error, "response", None)
-    return str(error) if isinstance(error, ApiError) or response is None else response.reason_phrase
-
-
-def _retry_after(error: httpx2.HTTPError) -> float:
-    """Seconds that the server asked for; 0: none."""
-    response = getattr(error, "response", None)
-    value = response.headers.get("Retry-After", "") if response is not None else ""
-    return float(value) if value.isdigit() else 0.0
-
-
-def translated(error: httpx2.HTTPError) -> TemporaryError | PermanentError:
-    """A driver's error as one of the platform's. https://kubernetes.io/docs/reference/using-api/api-concepts/"""
-    status, words = _status(error), _words(error)
-    if isinstance(error, httpx2.TimeoutException):
-        return DeadlineExceeded("the cluster's API did not answer in time")
-    if status == 0:
-        return Unavailable(f"the cluster's API cannot be reached: {words or type(error).__name__}")
-    if status == 404:
-        return _Absent(words)
-    if status == 403 and "exceeded quota" in words:
-        return Exhausted(f"the project's quota is used up: {words}", retry_after_s=5.0)
-    if status in (400, 422):
-        return InvalidInput(f"the cluster refused it: {words}")
-    # 401 and 403 are the operator's to mend, and the app's then starts; a namespace on its way out answers 403 as well.
-    return Unavailable(f"the cluster answered {status}: {words}", retry_after_s=_retry_after(error) or 1.0)
+def _everywhere(kind: type[Any]) -> str | None:
+    return "*" if issubclass(kind, NamespacedResource) else None

@@ -97,6 +97,10 @@ class Wishes:
         project = project_objects(release.workload, release.names, self._cluster)
         return project, release_objects(release), route_objects(release)
 
+    def release(self, workload: Workload) -> Release:
+        """The release with its variables opened, for what is run beside it; nothing of it is remembered."""
+        return self._opened(_shape(workload))
+
     def _opened(self, workload: Workload) -> Release:
         sealed = types_pb2.SealedVariables.FromString(workload.variables)
         variables = self._sealer.open_variables(sealed)

@@ -12,13 +12,16 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import structlog
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod, Secret, Service
 
 from shipoff.common.errors import InvalidInput
 from shipoff.common.failpoints import crossing
+from shipoff.common.lifecycle import looping
 from shipoff.runtime.adapters.kubernetes.api import Api
+from shipoff.runtime.adapters.kubernetes.commands import is_left_over
 from shipoff.runtime.adapters.kubernetes.desired import Desired, Key, Wishes, applied, key_of
 from shipoff.runtime.adapters.kubernetes.logs import Writer
 from shipoff.runtime.adapters.kubernetes.mirror import OWNED, Mirror, is_leaving
@@ -31,27 +34,42 @@ from shipoff.runtime.manifests.names import dns_label
 
 _LINES = 5
 _KILL_GRACE_S = 1
+_COLLECT_S = 10.0
 # Pods have no process id that means anything here; instances that run carry this one.
 _RUNS = 1
 
 
+log = structlog.get_logger()
+
+
 class KubernetesDriver:
     """`ports.Driver` on a cluster. `on_change` is called with a deployment's id when something of it changed."""
+
+    # What it follows besides the workloads' own objects.
+    also: tuple[type[Any], ...] = ()
 
     def __init__(self, api: Api, wishes: Wishes, *, clock: Callable[[], float], on_change: Callable[[str], None]) -> None:
         self._api = api
         self._wishes = wishes
         self._clock = clock
         self._on_change = on_change
-        self._mirror = Mirror(api, on_change=self._changed)
+        self._mirror = Mirror(api, on_change=self._changed, also=self.also)
         # By deployment: the pod that each of its instances was last seen to be.
         self._pods: dict[str, dict[InstanceKey, str]] = {}
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[KubernetesDriver]:
         """Follows the cluster beside the block. What runs on it outlives the block."""
-        async with self._mirror.following():
+        async with self._mirror.following(), looping("collect commands", self._collect, every_s=_COLLECT_S):
             yield self
+
+    async def _collect(self) -> None:
+        """Removes pods of commands that nobody follows any more."""
+        for pod in self._mirror.everywhere(Pod):
+            if is_left_over(pod, self._clock()):
+                _, namespace, name = key_of(pod)
+                await self._api.delete_pod(name, namespace, grace_s=1)
+                log.info("a command's pod was left over", pod=name, namespace=namespace)
 
     async def running(self) -> Collection[InstanceKey]:
         """None that could be unknown: pods carry no run's number. What belongs to a workload goes with the workload."""

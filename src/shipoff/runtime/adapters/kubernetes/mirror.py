@@ -17,8 +17,9 @@ from lightkube.resources.networking_v1 import Ingress, NetworkPolicy
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
 from shipoff.common.errors import Unavailable
+from shipoff.common.kubernetes import Gone
 from shipoff.common.lifecycle import background
-from shipoff.runtime.adapters.kubernetes.api import Api, Gone
+from shipoff.runtime.adapters.kubernetes.api import Api
 
 _Kind = TypeVar("_Kind")
 
@@ -35,18 +36,19 @@ log = structlog.get_logger()
 class Mirror:
     """Objects by kind, namespace and name. `on_change` is called with each that came, changed or went."""
 
-    def __init__(self, api: Api, *, on_change: Callable[[Any], None]) -> None:
+    def __init__(self, api: Api, *, on_change: Callable[[Any], None], also: Iterable[type[Any]] = ()) -> None:
         self._api = api
         self._on_change = on_change
-        self._objects: dict[type[Any], dict[str, dict[str, Any]]] = {kind: defaultdict(dict) for kind in _KINDS}
-        self._unread = set(_KINDS)
+        self._kinds = (*_KINDS, *also)
+        self._objects: dict[type[Any], dict[str, dict[str, Any]]] = {kind: defaultdict(dict) for kind in self._kinds}
+        self._unread = set(self._kinds)
         self._read = asyncio.Event()
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
         """Follows the cluster beside the block, which begins when everything was read once, or could not be for a while."""
         async with AsyncExitStack() as stack:
-            for kind in _KINDS:
+            for kind in self._kinds:
                 await stack.enter_async_context(background(f"follow {kind.__name__}", _bound(self._follow, kind)))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._read.wait(), _FIRST_LOOK_S)
@@ -55,7 +57,8 @@ class Mirror:
     def require(self) -> None:
         """Raises Unavailable while it does not know the cluster yet."""
         if self._unread:
-            raise Unavailable("the cluster has not been read yet")
+            kinds = ", ".join(sorted(kind.__name__ for kind in self._unread))
+            raise Unavailable(f"the cluster has not been read yet: {kinds}")
 
     def get(self, kind: type[_Kind], namespace: str, name: str) -> _Kind | None:
         """The object; None where there is none, or it is on its way out."""

@@ -13,7 +13,7 @@ from shipoff.runtime.adapters.kubernetes.desired import Desired, Wishes
 from shipoff.runtime.adapters.kubernetes.logs import Writer
 from shipoff.runtime.adapters.kubernetes.mirror import Mirror
 from shipoff.runtime.domain import InstanceKey
-from shipoff.runtime.manifests.marks import DEPLOYMENT, ENVIRONMENT, PROCESS, PROJECT, RELEASE
+from shipoff.runtime.manifests.marks import COMMAND, DEPLOYMENT, ENVIRONMENT, PROCESS, PROJECT, RELEASE
 from shipoff.runtime.manifests.release import CONTAINER
 
 _OF_A_RELEASE = (ENVIRONMENT, PROCESS, RELEASE)
@@ -25,6 +25,9 @@ def writers(mirror: Mirror, wishes: Wishes, named: Mapping[str, Mapping[Instance
     instances = {(deployment, pod): key for deployment, keys in named.items() for key, pod in keys.items()}
     found = []
     for pod in mirror.everywhere(Pod):
+        # What a command says goes to whoever called for it.
+        if _label(pod, COMMAND):
+            continue
         # Those of no release say themselves whose they are.
         owner = _label(pod, DEPLOYMENT) or owners.get(_place(pod), "")
         desired = wishes.known(owner)
