@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -9,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from shipoff.gateway.context import Gateway
-from shipoff.gateway.edge import Edge
+from shipoff.gateway.edge import Edge, Network
 from shipoff.gateway.problems import MEDIA_TYPE, Problem, answer_errors_with_problems
 from shipoff.gateway.routes import (
     accounts,
@@ -31,8 +32,8 @@ _DESCRIPTION = (
 )
 
 
-def create_app(gateway: Gateway) -> FastAPI:
-    """The application over these services; serve it with shipoff.gateway.web."""
+def create_app(gateway: Gateway, *, proxies: Sequence[Network] = ()) -> FastAPI:
+    """The application over these services, behind proxies of these networks; serve it with shipoff.gateway.web."""
     app = FastAPI(
         title="Shipoff",
         version=version("shipoff"),
@@ -47,7 +48,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     for module in (platform, accounts, projects, sources, plans, deployments, running, commands, events, stream, webhooks):
         app.include_router(module.router)
     answer_errors_with_problems(app)
-    app.add_middleware(Edge, trusted=gateway.settings.proxies)
+    app.add_middleware(Edge, trusted=proxies)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
     return app
 

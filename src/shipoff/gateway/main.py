@@ -45,7 +45,7 @@ async def running(
     settings = settings or load(GatewaySettings)
     registration = (gateway_pb2_grpc.add_GatewayServiceServicer_to_server, GatewayServer())
     async with connected(address_of) as clients:
-        app = create_app(build(settings, clients))
+        app = create_app(build(settings, clients), proxies=settings.proxies)
         async with (
             serving(settings.listen or address_of("gateway"), [registration]),
             serving_http(app, settings),

@@ -79,7 +79,7 @@ async def running(settings: RuntimeSettings | None = None, *, policy: Policy | N
             stack.push_async_callback(reconciler.suspend)
         await stack.enter_async_context(reconciler.running())
 
-        handlers = Handlers(store, reconciler.wake, clock)
+        handlers = Handlers(store, reconciler.wake, clock, measure=driver.capacity)
         runs = types_pb2.ARTIFACT_KIND_IMAGE if settings.driver == "kubernetes" else types_pb2.ARTIFACT_KIND_APP
         defaults = Defaults(settings.default_memory_bytes, settings.default_ready_timeout_s, runs)
         server = RuntimeServer(handlers, defaults=defaults, clock=clock)

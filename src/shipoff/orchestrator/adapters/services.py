@@ -25,6 +25,11 @@ class Services:
     runtime: runtime_pb2_grpc.RuntimeServiceStub
     cdn: cdn_pb2_grpc.CdnServiceStub
 
+    async def capacity(self) -> Resources:
+        """What apps may have of the cluster that they run on."""
+        answer = await self.runtime.GetCapacity(runtime_pb2.GetCapacityRequest())
+        return Resources(answer.capacity.cpu_millis, answer.capacity.memory_bytes)
+
     async def start_build(self, record: Record, *, limits: Resources, timeout_s: int) -> None:
         request = events_pb2.DeploymentRequested.FromString(record.request)
         await self.build.StartBuild(

@@ -10,20 +10,23 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import httpx2
 from lightkube import AsyncClient
 from lightkube.core.resource import GlobalResource, NamespacedResource
 from lightkube.resources.apps_v1 import Deployment
-from lightkube.resources.core_v1 import Pod, PodLog
+from lightkube.resources.core_v1 import Node, Pod, PodLog
 from lightkube.types import PatchType
+from lightkube.utils.quantity import parse_quantity
 
 from shipoff.common.errors import InvalidInput, Unavailable
 from shipoff.common.kubernetes import Absent, Cluster, translated
 from shipoff.runtime.manifests import Object
 from shipoff.runtime.manifests.marks import MANAGER, platform_labels
 from shipoff.runtime.manifests.release import CONTAINER
+from shipoff.runtime.ports import Capacity
 
 # Who is told to have set what an autoscaler changes from then on.
 _AUTOSCALED = "shipoff-autoscaled"
@@ -69,6 +72,17 @@ class Api:
         except InvalidInput as error:
             # Another of the same name by now: its uid cannot be changed to the one that was known. Nothing else is wrong here.
             raise Unavailable(error.message) from error
+
+    async def capacity(self) -> Capacity:
+        """What pods may request on the nodes that take any, all together. Raises TemporaryError."""
+        nodes, _ = await self._cluster.listed(Node, labels={}, namespace=None)
+        cpu = memory = Decimal(0)
+        for node in nodes:
+            if node.status is not None and not (node.spec and node.spec.unschedulable):
+                given = node.status.allocatable or {}
+                cpu += parse_quantity(given.get("cpu")) or 0
+                memory += parse_quantity(given.get("memory")) or 0
+        return Capacity(int(cpu * 1000), int(memory))
 
     async def delete(self, kind: type[Object], name: str, namespace: str) -> None:
         """Deletes it with what it owns; nothing when it is gone."""

@@ -31,6 +31,7 @@ from shipoff.runtime.domain import Instance, InstanceKey, InstanceState, Observa
 from shipoff.runtime.manifests.cluster import PORT
 from shipoff.runtime.manifests.marks import DEPLOYMENT, ENVIRONMENT, RELEASE
 from shipoff.runtime.manifests.names import dns_label
+from shipoff.runtime.ports import Capacity
 
 _LINES = 5
 _KILL_GRACE_S = 1
@@ -78,6 +79,9 @@ class KubernetesDriver:
     def writers(self) -> list[Writer]:
         """The pods whose output is some deployment's."""
         return writers(self._mirror, self._wishes, self._pods)
+
+    async def capacity(self) -> Capacity | None:
+        return await self._api.capacity()
 
     async def place(self, instance: Instance, *, taken: Collection[int]) -> Instance:
         """The address that an environment's instances share: the cluster spreads requests over them."""
