@@ -196,11 +196,14 @@ def on_the_cluster(options: argparse.Namespace) -> tuple[list[Round], dict[str, 
     """Both figures that need one."""
     from neighbours.kube_platform import cluster_platform, says
 
-    with cluster_platform() as made, tempfile.TemporaryDirectory() as folder:
+    # Room for many on a small node.
+    small = {"SHIPOFF_RUNTIME_DEFAULT_MEMORY_BYTES": str(64 << 20)}
+    with cluster_platform(**small) as made, tempfile.TemporaryDirectory() as folder:
         made.platform.deploy(says(Path(folder), "hello"), "measured")
         beside = Beside(made, "measured")
         beside.ours(0), beside.peer(0)
         rounds = [Round(beside.ours(number), beside.peer(number)) for number in range(1, options.rounds + 1)]
+        print("rounds (ours, kubectl):", ", ".join(f"{one.ours:.2f} {one.peer:.2f}" for one in rounds), flush=True)
         return rounds, at_once(made, "measured", options.at_once)
 
 

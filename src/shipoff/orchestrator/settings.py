@@ -35,6 +35,9 @@ class OrchestratorSettings(ServiceSettings):
     # What all apps together may hold of the cluster; 0: what its nodes have to give, as the runtime tells.
     cluster_cpu_millis: int = Field(default=0, ge=0)
     cluster_memory_bytes: int = Field(default=0, ge=0)
+    # What an instance requests there whose project says nothing: the runtime's own settings.
+    on_cluster_cpu_millis: int = Field(default=100, ge=1, validation_alias="SHIPOFF_KUBERNETES_CPU_MILLIS")
+    on_cluster_memory_bytes: int = Field(default=512 << 20, gt=0, validation_alias="SHIPOFF_RUNTIME_DEFAULT_MEMORY_BYTES")
     # What a build is given until one of its project has been measured; later ones get what was used and a quarter more,
     # between the least and the most. The most: zero is the whole budget.
     build_cpu_millis: int = Field(default=1000, gt=0)
@@ -77,6 +80,13 @@ class OrchestratorSettings(ServiceSettings):
         return Resources(self.budget_cpu_millis, self.budget_memory_bytes, cpu, memory)
 
     @property
+    def _instance(self) -> Resources:
+        """What an instance reserves whose project says nothing."""
+        if self.driver == "kubernetes":
+            return Resources(self.on_cluster_cpu_millis, self.on_cluster_memory_bytes)
+        return Resources(self.app_cpu_millis, self.app_memory_bytes)
+
+    @property
     def terms(self) -> Terms:
         """How large slots are, and whose turn it is."""
         most = self.build_most_memory_bytes or self.budget_memory_bytes
@@ -84,7 +94,7 @@ class OrchestratorSettings(ServiceSettings):
             first_build=Resources(self.build_cpu_millis, self.build_memory_bytes).clamped(self.budget),
             least_build=Resources(self.build_least_cpu_millis, self.build_least_memory_bytes).clamped(self.budget),
             most_build=Resources(self.budget_cpu_millis, most).clamped(self.budget),
-            instance=Resources(self.app_cpu_millis, self.app_memory_bytes),
+            instance=self._instance,
             on_cluster=self.driver == "kubernetes",
             weights=self.team_weights,
         )

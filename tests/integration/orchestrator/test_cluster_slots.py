@@ -75,3 +75,9 @@ async def test_apps_wait_until_the_cluster_has_said_what_it_has(rig, monkeypatch
     await rig.until(waiting, "QUEUED")
     rig.workloads.capacity = types_pb2.Resources(cpu_millis=4000, memory_bytes=3 * GIB)
     await rig.until(waiting, "PRODUCTION")
+
+
+async def test_an_app_that_says_nothing_reserves_what_its_pods_request(rig):
+    rig.workloads.capacity = types_pb2.Resources(cpu_millis=4000, memory_bytes=3 * GIB)
+    await rig.until(await rig.request(new_id()), "PRODUCTION")
+    assert await reserved(rig) == (0, 0, 100, 512 * MIB)
