@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help up down runtime dev check test test-cluster engine bench diagram proto lock clean
+.PHONY: help up down runtime dev check test test-cluster engine bench diagram proto lock helm image clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,10 +35,13 @@ engine: ## What the tests of images need: Docker Engine, Buildx, a registry, bas
 	scripts/engine.sh
 
 # With SHIPOFF_BUILD_REGISTRY=host:port/name (which builder and nodes reach; beside it the other settings of images) the whole
-# platform is run on it too: Traefik is brought as its ingress controller, and has to reach the pods from here.
+# platform is run on it too: Traefik is brought as its ingress controller, and has to reach the pods from here. With BUILDER (the
+# Dockerfile's target "builder", or another image with Shipoff, Git and Python) and ADDRESS (of this machine, where pods reach it)
+# builds run there as Jobs.
 test-cluster: dev ## The tests of Kubernetes on the cluster of KUBECONFIG (IMAGE=name@sha256:…: busybox, where it can pull it)
 	@test -n "$(KUBECONFIG)" && test -n "$(IMAGE)" || { echo "make test-cluster needs KUBECONFIG and IMAGE=name@sha256:…"; exit 2; }
-	SHIPOFF_TEST_IMAGE="$(IMAGE)" $(BIN)/pytest -v --timeout 600 tests/contract/runtime tests/cluster $(ARGS)
+	SHIPOFF_TEST_IMAGE="$(IMAGE)" SHIPOFF_TEST_BUILDER_IMAGE="$(BUILDER)" SHIPOFF_TEST_ADDRESS="$(ADDRESS)" \
+		$(BIN)/pytest -v --timeout 600 tests/contract tests/cluster $(ARGS)
 
 bench: dev ## Measure (FIGURE=name: one figure)
 	@set -e; for figure in $(if $(FIGURE),benchmarks/$(subst -,_,$(FIGURE)).py,$(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))); do \
@@ -52,6 +55,13 @@ proto: dev ## Generate src/shipoff/contracts from proto/
 
 lock: dev ## Lock the newest versions that pyproject.toml allows
 	$(BIN)/python scripts/lock.py
+
+helm: dev ## Helm, for the tests of the chart (brought once, 40 MB)
+	@$(BIN)/python scripts/helm.py
+
+image: ## The platform's image (BASE=debian-with-python@sha256:… TAG=registry/shipoff:1; TARGET=platform, ARGS="--push")
+	@test -n "$(BASE)" && test -n "$(TAG)" || { echo "make image needs BASE=image@sha256:… and TAG=registry/name:tag"; exit 2; }
+	docker buildx build --build-arg BASE="$(BASE)" --target $(or $(TARGET),platform) --tag "$(TAG)" $(ARGS) .
 
 clean: ## Remove what was installed and generated here; the platform's data stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build src/*.egg-info

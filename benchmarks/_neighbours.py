@@ -19,7 +19,7 @@ from shipoff.common.config import ServiceSettings, address, load, service_config
 from shipoff.common.consumers import Consumer
 from shipoff.common.errors import Aborted, NotFound
 from shipoff.common.lifecycle import until_signal
-from shipoff.common.outbox import OUTBOX_DDL, Outbox
+from shipoff.common.outbox import OUTBOX_DDL, Leaving, Outbox
 from shipoff.common.postgres import Database, arrays, unnested
 from shipoff.common.rpc import serving
 from shipoff.common.streams import DEPLOYMENT_PROGRESS, RUNTIME_EVENTS, Event, Streams, envelope
@@ -30,10 +30,13 @@ from shipoff.contracts.runtime.v1 import runtime_pb2, runtime_pb2_grpc
 from shipoff.contracts.types.v1 import types_pb2
 
 _TOLD = "CREATE TABLE told (id uuid NOT NULL, attempt bigint NOT NULL, PRIMARY KEY (id, attempt))"
-_TOLD_OF = {"id": "uuid", "attempt": "bigint"}
+_TOLD_OF = {"id": "uuid", "attempt": "bigint", "envelope": "bytea"}
+# What is told twice is reported once.
 _TELL = sa.text(
-    f"INSERT INTO told SELECT id, attempt FROM {unnested(_TOLD_OF)}"  # noqa: S608 - a constant
-    " ON CONFLICT DO NOTHING RETURNING id, attempt"
+    f"WITH given AS (SELECT * FROM {unnested(_TOLD_OF, ordinal='n')}),"  # noqa: S608 - a constant
+    " told AS (INSERT INTO told SELECT id, attempt FROM given ON CONFLICT DO NOTHING RETURNING id, attempt)"
+    " INSERT INTO outbox (stream, envelope) SELECT :stream, envelope FROM given JOIN told USING (id, attempt) ORDER BY n"
+    " RETURNING position, envelope"
 )
 _ROUTES = "CREATE TABLE routes (project uuid, environment text, fence bigint NOT NULL, PRIMARY KEY (project, environment))"
 _ROUTE_OF = {"project": "uuid", "environment": "text", "fence": "bigint"}
@@ -64,13 +67,19 @@ class Telling:
         self.tell = Batcher(self._tell_all, most=_AT_ONCE)
 
     async def _tell_all(self, told: Sequence[Told]) -> Sequence[None]:
-        values = {"id": [one.deployment_id for one in told], "attempt": [one.attempt for one in told]}
+        events = {(one.deployment_id, one.attempt): one.event for one in told}
+        leaving = self._outbox.leaving(self._stream, list(events.values()))
+        values = {
+            "id": [deployment_id for deployment_id, _ in events],
+            "attempt": [attempt for _, attempt in events],
+            "envelope": list(leaving.envelopes),
+            "stream": self._stream,
+        }
         async with self._database.transaction() as tx:
-            new = {(str(row["id"]), row["attempt"]) for row in await tx.all(_TELL, values)}
-            events = {(one.deployment_id, one.attempt): one.event for one in told}
-            reported = [event for key, event in events.items() if key in new]
-            if reported:
-                await self._outbox.emit_all(tx, self._stream, reported)
+            written = await tx.all(_TELL, values)
+            if written:
+                reported = Leaving(self._stream, tuple(row["envelope"] for row in written))
+                self._outbox.written(tx, reported, [row["position"] for row in written])
         return [None] * len(told)
 
 
@@ -124,8 +133,8 @@ class Edge(cdn_pb2_grpc.CdnServiceServicer):
         # Of two for one place the higher fence, as if they had come one after the other.
         newest = {(one.project_id, one.environment): one for one in sorted(routes, key=lambda one: one.fence)}
         rows = [{"project": one.project_id, "environment": one.environment, "fence": one.fence} for one in newest.values()]
-        async with self._database.transaction() as tx:
-            taken = {(str(row["project"]), row["environment"]) for row in await tx.all(_ROUTE, arrays(_ROUTE_OF, rows))}
+        written = await self._database.all(_ROUTE, arrays(_ROUTE_OF, rows))
+        taken = {(str(row["project"]), row["environment"]) for row in written}
         return [(one.project_id, one.environment) in taken for one in routes]
 
     async def SetRoute(self, request, context):

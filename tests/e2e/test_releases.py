@@ -68,6 +68,20 @@ def test_an_earlier_release_comes_back_by_hand_and_by_itself(platform: Platform,
     assert "because #4 broke" in told
 
 
+def test_a_release_command_runs_before_the_switch_and_its_failure_leaves_the_old_release_serving(platform: Platform, copied):
+    folder: Path = copied("crashes-after-start")
+    (folder / "Procfile").write_text("release: python3 -c \"print('the tables are made')\"\n")
+    platform.deploy(version(folder, "the first"), "migrates")
+    assert platform.page("migrates") == "the first"
+    assert "the tables are made" in platform.cli("logs", "--project", "migrates").out
+
+    (folder / "Procfile").write_text("release: python3 -c \"raise SystemExit('no such column')\"\n")
+    failed = platform.cli("deploy", str(version(folder, "the second")), "--project", "migrates", "--json", code=None)
+    assert failed.code != 0
+    assert platform.latest("migrates")["reason"] == "its release command failed: exit code 1 — last lines: no such column"
+    assert platform.page("migrates") == "the first"
+
+
 def test_a_release_shows_what_it_was_made_from_and_takes_it_along(platform: Platform, copied):
     folder: Path = copied("crashes-after-start")
     platform.api("POST", "/v1/projects", json={"name": "snapshots"}).raise_for_status()

@@ -18,6 +18,7 @@ from shipoff.runtime.manifests import (
     release_objects,
     route_objects,
 )
+from shipoff.runtime.manifests.release_command import release_command_pod
 from shipoff.runtime.settings import KubernetesSettings
 
 MANIFESTS = Path(__file__).with_name("manifests")
@@ -64,6 +65,11 @@ CASES: dict[str, tuple[Workload, Configured, ClusterSettings]] = {
     ),
     "worker": (replace(WEB, processes=(Process("worker", ("work",)),), hosts=()), Configured({}, "v3"), CLUSTER),
     "image-alone": (replace(WEB, processes=(Process("web", ()),), health_path="", port=80), Configured(), CLUSTER),
+    "release-command": (
+        replace(WEB, processes=(*WEB.processes, Process("release", ("manage", "migrate"))), release_timeout_s=900.0, hosts=()),
+        Configured({}, "v5"),
+        CLUSTER,
+    ),
     "hostile": (HOSTILE, Configured({"A": "'\"\n$(B) {{ x }}"}, "v4"), replace(CLUSTER, read_only_root=False)),
 }
 
@@ -72,7 +78,9 @@ def objects(name: str) -> list[Object]:
     """Everything of a case, in the order in which it is applied."""
     workload, configured, cluster = CASES[name]
     release = Release(workload, configured, cluster)
-    return [*project_objects(workload, release.names, cluster), *release_objects(release), *route_objects(release)]
+    command = [release_command_pod(release)] if workload.releasing else []
+    around = project_objects(workload, release.names, cluster)
+    return [*around, *release_objects(release), *command, *route_objects(release)]
 
 
 def rendered(name: str) -> str:

@@ -30,6 +30,7 @@ class Authority:
     """Signs certificates for addresses of this machine."""
 
     def __init__(self, name: str = "tests") -> None:
+        self.name = name
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         builder = _builder(self._name, self._name, self._key).add_extension(x509.BasicConstraints(True, 0), critical=True)

@@ -316,6 +316,8 @@ async def build_yard(
         finally:
             await yard.down()
             for process in yard.builders():
-                for child in [*process.children(recursive=True), process]:
-                    with contextlib.suppress(psutil.Error):
-                        child.kill()
+                # It may be gone before it is looked at.
+                with contextlib.suppress(psutil.Error):
+                    for child in [*process.children(recursive=True), process]:
+                        with contextlib.suppress(psutil.Error):
+                            child.kill()

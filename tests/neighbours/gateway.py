@@ -366,6 +366,10 @@ class Deployments(_Recording, orchestrator_pb2_grpc.DeploymentServiceServicer):
             raise PreconditionFailed("there is no room for them", field="replicas", remedy="scale something else down")
         return orchestrator_pb2.ScaleDeploymentResponse(scaled=request.deployment_id in self.world.workloads)
 
+    async def PauseDeployment(self, request: Any, context: Any) -> Any:
+        self.note(request)
+        return orchestrator_pb2.PauseDeploymentResponse()
+
     async def ListQueue(self, request: Any, context: Any) -> Any:
         self.note(request)
         return orchestrator_pb2.ListQueueResponse(budget=types_pb2.Resources(cpu_millis=2000, memory_bytes=1 << 30))
@@ -377,6 +381,10 @@ class Runtime(_Recording, runtime_pb2_grpc.RuntimeServiceServicer):
         if request.deployment_id not in self.world.workloads:
             raise NotFound("no workload")
         return runtime_pb2.GetWorkloadResponse(phase=runtime_pb2.WORKLOAD_PHASE_READY, replicas=1)
+
+    async def RestartWorkload(self, request: Any, context: Any) -> Any:
+        self.note(request)
+        return runtime_pb2.RestartWorkloadResponse()
 
     async def ScaleWorkload(self, request: Any, context: Any) -> Any:
         self.note(request)

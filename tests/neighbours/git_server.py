@@ -6,6 +6,7 @@ import os
 import subprocess
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,6 +34,8 @@ class GitServer:
         self.requests: list[str] = []
         # While set, requests wait: a server that has stopped answering.
         self.hold = threading.Event()
+        # "user:token" that it asks for; empty: it lets everybody in.
+        self.token = ""
 
     @property
     def host(self) -> str:
@@ -101,6 +104,12 @@ def _handler(server: list[GitServer]) -> type[BaseHTTPRequestHandler]:
         def _serve(self, body: bytes) -> None:
             git = server[0]
             git.requests.append(f"{self.command} {self.path}")
+            if git.token and self.headers.get("authorization") != f"Basic {b64encode(git.token.encode()).decode()}":
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="git"')
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             while git.hold.is_set():
                 time.sleep(0.05)
             parts = urlsplit(self.path)

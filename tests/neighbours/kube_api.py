@@ -114,16 +114,6 @@ class Store:
         self.create(key[0], obj)
         return obj
 
-    def merge(self, key: Key, change: Json) -> Json:
-        """A merge patch (RFC 7386)."""
-        live = self.objects.get(key)
-        if live is None:
-            raise Refused(404, f'{key[0]} "{key[2]}" not found')
-        for path, value in _leaves(change):
-            _put(live, path, value)
-        self.record("MODIFIED", key[0], live)
-        return live
-
     def apply(self, key: Key, wanted: Json, manager: str, *, force: bool) -> Json:
         """Server-side apply: fields that this manager applied before and leaves out now go; others' are a conflict."""
         kind, namespace, name = key
@@ -158,6 +148,19 @@ class Store:
             self.record("MODIFIED", kind, live)
         return live
 
+    def merge(self, key: Key, part: Json) -> Json:
+        """Merge patch (RFC 7396); with its last finalizer an object that is on its way out goes."""
+        live = self.objects.get(key)
+        if live is None:
+            raise Refused(404, f'{key[0]} "{key[2]}" not found')
+        before = copy.deepcopy(live)
+        _merge(live, part)
+        if "deletionTimestamp" in live["metadata"] and not live["metadata"].get("finalizers"):
+            self.delete(key)
+        elif live != before:
+            self.record("MODIFIED", key[0], live)
+        return live
+
     def _admit(self, kind: str, namespace: str, name: str) -> None:
         if not name or len(name) > 63 or not all(c.isascii() and (c.isalnum() or c == "-") and c == c.lower() for c in name):
             raise Refused(422, f"{kind} {name!r} is invalid: metadata.name: not a DNS label")
@@ -176,6 +179,16 @@ def _leaves(node: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...]
     if not isinstance(node, dict) or not node:
         return [(path, node)]
     return [leaf for key, value in node.items() for leaf in _leaves(value, (*path, key))]
+
+
+def _merge(live: Json, part: Json) -> None:
+    for key, value in part.items():
+        if value is None:
+            live.pop(key, None)
+        elif isinstance(value, dict):
+            _merge(live.setdefault(key, {}), value)
+        else:
+            live[key] = value
 
 
 def _remove(obj: Json, path: tuple[str, ...]) -> None:
@@ -284,7 +297,8 @@ class KubeApi:
 
     def _delete(self, key: Key, obj: Json, *, at_once: bool = False) -> None:
         """Pods and namespaces take their time, with the cluster behind the API."""
-        if key[0] not in ("pods", "namespaces") or at_once:
+        stays = key[0] in ("pods", "namespaces") or obj["metadata"].get("finalizers")
+        if at_once or not stays:
             self.store.delete(key)
         elif "deletionTimestamp" not in obj["metadata"]:
             obj["metadata"]["deletionTimestamp"] = datetime.now(UTC).isoformat()

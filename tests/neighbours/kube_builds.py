@@ -30,7 +30,7 @@ from shipoff.build.manifests import name_of
 
 IMAGE = os.environ.get("SHIPOFF_TEST_BUILDER_IMAGE", "")
 REAL = bool(IMAGE)
-ADDRESS = os.environ.get("SHIPOFF_TEST_ADDRESS", "127.0.0.1")
+ADDRESS = os.environ.get("SHIPOFF_TEST_ADDRESS") or "127.0.0.1"
 # A real cluster pulls, schedules and starts.
 PATIENCE_S = 120.0 if REAL else 60.0
 

@@ -146,6 +146,8 @@ class JobNodes:
         self.processes[name] = process
         self._say(pod, _status("Running", {"running": {"startedAt": _now()}}))
         code = await process.wait()
+        if self.away:
+            return None
         words = (await asyncio.to_thread(said.read_text, errors="replace"))[-2000:] if code else ""
         ended = {
             "exitCode": code if code >= 0 else 128 - code,

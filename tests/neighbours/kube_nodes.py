@@ -19,11 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neighbours.kube_api import Json, KubeApi
-from neighbours.kube_pods import CommandPod
+from neighbours.kube_pods import NO_IMAGE, CommandPod
 
 _NODE_MEBI = 64 << 10
 _SELECTOR = "shipoff.dev/release"
-NO_IMAGE = "sha256:" + "0" * 64
 
 
 @dataclass

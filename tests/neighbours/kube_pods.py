@@ -5,10 +5,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import os
+import signal
 from dataclasses import dataclass
 from typing import Any
 
 Json = dict[str, Any]
+
+
+# The digest of an image that cannot be pulled.
+NO_IMAGE = "sha256:" + "0" * 64
 
 
 @dataclass
@@ -23,6 +29,9 @@ class CommandPod:
         meta, container = self.pod["metadata"], self.pod["spec"]["containers"][0]
         name = meta["name"]
         self.api.logs[name] = []
+        if container["image"].endswith(NO_IMAGE):
+            waiting = {"reason": "ImagePullBackOff", "message": f"{container['image']}: not found"}
+            return self._say({"waiting": waiting}, "Pending")
         self._say({"running": {}}, "Running")
         child = await asyncio.create_subprocess_exec(
             *(part.replace("$$", "$") for part in container["command"]),
@@ -30,6 +39,7 @@ class CommandPod:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
         )
         watching = asyncio.create_task(self._end_with_the_pod(child))
         try:
@@ -39,12 +49,11 @@ class CommandPod:
             code = await child.wait()
         finally:
             watching.cancel()
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
+            _kill(child)
             await child.wait()
         exit_code = 128 - code if code < 0 else code
         ended = {"exitCode": exit_code, "reason": "Error" if exit_code else "Completed"}
-        self._say({"terminated": ended}, "Failed" if exit_code else "Succeeded")
+        return self._say({"terminated": ended}, "Failed" if exit_code else "Succeeded")
 
     def environment(self) -> dict[str, str]:
         """What its Secret and its ConfigMap say."""
@@ -65,10 +74,15 @@ class CommandPod:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.05), self.api.store.changed:
                     await self.api.store.changed.wait()
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
+        _kill(child)
 
     def _say(self, state: Json, phase: str) -> None:
         container = {"name": "app", "image": "", "imageID": "", "ready": False, "restartCount": 0, "state": state}
         self.pod["status"] = {"phase": phase, "conditions": [], "containerStatuses": [container]}
         self.api.store.update("pods", self.pod)
+
+
+def _kill(child: asyncio.subprocess.Process) -> None:
+    """With everything that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)

@@ -19,7 +19,8 @@ import httpx2
 from lightkube import AsyncClient, KubeConfig
 from lightkube.resources.core_v1 import Namespace, Pod, Service
 from neighbours.kube_api import KubeApi
-from neighbours.kube_nodes import NO_IMAGE, Nodes
+from neighbours.kube_nodes import Nodes
+from neighbours.kube_pods import NO_IMAGE
 from neighbours.runtime_store import MemoryStore
 
 from shipoff.common.ids import new_id
@@ -78,6 +79,8 @@ class Ground:
     store: MemoryStore = field(default_factory=MemoryStore)
     cluster: ClusterSettings = CLUSTER
     policy: Policy = QUICK
+    # Which kind of the driver runs on it.
+    make: Callable[..., KubernetesDriver] = KubernetesDriver
     names: dict[str, Names] = field(default_factory=dict)
     _sealer: Sealer = field(default_factory=lambda: Sealer(MASTER_KEY))
     _project: str = field(default_factory=new_id)
@@ -123,7 +126,7 @@ class Ground:
         client = AsyncClient(config=self.client.config, timeout=timeout, trust_env=False)
         api, wishes = Api(client, platform=self.cluster.platform), Wishes(self._sealer, self.cluster)
         reconcilers: list[Reconciler] = []
-        driver = KubernetesDriver(api, wishes, clock=self.clock, on_change=lambda one: reconcilers[0].wake(one))  # noqa: PLW0108 - filled below
+        driver = self.make(api, wishes, clock=self.clock, on_change=lambda one: reconcilers[0].wake(one))  # noqa: PLW0108 - filled below
         reconciler = Reconciler(self.store, driver, policy=replace(self.policy, **policy), clock=self.clock)
         reconcilers.append(reconciler)
         async with driver.following(), reconciler.running():

@@ -43,6 +43,8 @@ class Builds(build_pb2_grpc.BuildServiceServicer):
     succeeded: dict[tuple[str, int], events_pb2.BuildSucceeded] = field(default_factory=dict)
     # What builds say that they used.
     usage: types_pb2.Usage | None = None
+    # What the plans run.
+    processes: list[str] = field(default_factory=list)
 
     async def StartBuild(self, request, context):
         self.calls[request.deployment_id] += 1
@@ -66,7 +68,10 @@ class Builds(build_pb2_grpc.BuildServiceServicer):
     def success(self, deployment_id: str, attempt: int) -> events_pb2.BuildSucceeded:
         kind = types_pb2.ARTIFACT_KIND_STATIC if self.static else types_pb2.ARTIFACT_KIND_APP
         artifact = types_pb2.Artifact(kind=kind, object_key=f"artifacts/{deployment_id}", digest="sha256:" + "0" * 64)
-        return events_pb2.BuildSucceeded(deployment_id=deployment_id, attempt=attempt, artifact=artifact, usage=self.usage)
+        plan = types_pb2.Plan(processes=[types_pb2.PlanProcess(name=name) for name in self.processes])
+        return events_pb2.BuildSucceeded(
+            deployment_id=deployment_id, attempt=attempt, artifact=artifact, plan=plan, usage=self.usage
+        )
 
     async def succeed(self, deployment_id: str, attempt: int = 1, *, times: int = 1) -> None:
         self.succeeded[deployment_id, attempt] = self.success(deployment_id, attempt)
@@ -95,9 +100,12 @@ class Workloads(runtime_pb2_grpc.RuntimeServiceServicer):
     applied: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     scaled: dict[str, int] = field(default_factory=dict)
+    # What each was given for its release command.
+    release_timeouts: dict[str, int] = field(default_factory=dict)
     # The endpoints that it told of last, by deployment.
     serving: dict[str, events_pb2.WorkloadReady] = field(default_factory=dict)
     automatic: bool = True
+    paused: dict[str, bool] = field(default_factory=dict)
     # What its cluster has; nothing: it does not know.
     capacity: types_pb2.Resources | None = None
 
@@ -108,6 +116,7 @@ class Workloads(runtime_pb2_grpc.RuntimeServiceServicer):
 
     async def ApplyWorkload(self, request, context):
         self.applied.append(request.workload.deployment_id)
+        self.release_timeouts[request.workload.deployment_id] = request.workload.release_timeout_s
         if self.automatic:
             await self.ready(request.workload.deployment_id)
         return runtime_pb2.ApplyWorkloadResponse()
@@ -124,6 +133,10 @@ class Workloads(runtime_pb2_grpc.RuntimeServiceServicer):
     async def ScaleWorkload(self, request, context):
         self.scaled[request.deployment_id] = request.replicas
         return runtime_pb2.ScaleWorkloadResponse()
+
+    async def PauseWorkload(self, request, context):
+        self.paused[request.deployment_id] = request.paused
+        return runtime_pb2.PauseWorkloadResponse()
 
     async def StopWorkload(self, request, context):
         self.stopped.append(request.deployment_id)
@@ -151,6 +164,10 @@ class Edge(cdn_pb2_grpc.CdnServiceServicer):
     told: list[Route] = field(default_factory=list)
     # Called after a switch, before its answer leaves.
     after_switch: Callable[[str], None] | None = None
+
+    def route(self, deployment_id: str) -> cdn_pb2.Route:
+        """What leads to a deployment."""
+        return next(one for one in self.routes.values() if one.deployment_id == deployment_id)
 
     async def PublishRelease(self, request, context):
         self.published.append(request.deployment_id)

@@ -85,6 +85,7 @@ class Runtime:
         deployment_id: str = "",
         project_id: str = "",
         damage: bytes = b"",
+        release_timeout_s: int = 0,
     ) -> str:
         """Applies a workload that runs app.py in this mode; its deployment id."""
         data = artifact_of({"app.py": APP.read_bytes(), **(files or {})})
@@ -108,6 +109,7 @@ class Runtime:
             processes=[types_pb2.PlanProcess(name=n, command=types_pb2.Command(argv=a)) for n, a in commands.items()],
             app_root=".",
             configuration=types_pb2.Configuration(variables=sealed, run=run or types_pb2.RunSettings()),
+            release_timeout_s=release_timeout_s,
         )
         await self.stub.ApplyWorkload(runtime_pb2.ApplyWorkloadRequest(workload=workload))
         return workload.deployment_id
@@ -123,6 +125,9 @@ class Runtime:
 
     async def scale(self, deployment_id: str, replicas: int) -> None:
         await self.stub.ScaleWorkload(runtime_pb2.ScaleWorkloadRequest(deployment_id=deployment_id, replicas=replicas))
+
+    async def pause(self, deployment_id: str, *, paused: bool = True) -> None:
+        await self.stub.PauseWorkload(runtime_pb2.PauseWorkloadRequest(deployment_id=deployment_id, paused=paused))
 
     async def restart(self, deployment_id: str) -> None:
         await self.stub.RestartWorkload(runtime_pb2.RestartWorkloadRequest(deployment_id=deployment_id))
@@ -183,10 +188,13 @@ class Ground:
             yield client
 
     @asynccontextmanager
-    async def process(self, *, crash_at: int = 0) -> AsyncIterator[asyncio.subprocess.Process]:
-        """A runtime in a process of its own, killed at the end unless it is gone; it may die while it starts."""
+    async def process(self, *, crash_at: int = 0, **more: str) -> AsyncIterator[asyncio.subprocess.Process]:
+        """A runtime in a process of its own, killed at the end unless it is gone; it may die while it starts.
+
+        `more`: further variables of its environment.
+        """
         tests = str(Path(__file__).parent.parent)
-        environment = {**os.environ, "PYTHONPATH": tests, "SHIPOFF_CRASH_AT": str(crash_at), **self.variables()}
+        environment = {**os.environ, "PYTHONPATH": tests, "SHIPOFF_CRASH_AT": str(crash_at), **self.variables(), **more}
         script = [sys.executable, "-m", "neighbours.runtime_service"]
         child = await asyncio.create_subprocess_exec(*script, env=environment, stdout=asyncio.subprocess.PIPE)
         assert child.stdout is not None

@@ -122,7 +122,7 @@ securityContext:
 {{- define "shipoff.volume" -}}
 - name: data
 {{- if eq .storage.kind "hostPath" }}
-  hostPath: {path: {{ required "storage.kind=hostPath needs storage.path" .storage.path | quote }}, type: DirectoryOrCreate}
+  hostPath: {path: {{ required "storage.kind=hostPath needs storage.path" .storage.path | quote }}, type: Directory}
 {{- else if eq .storage.kind "empty" }}
   emptyDir: {sizeLimit: {{ .storage.size }}}
 {{- else }}
@@ -296,6 +296,8 @@ resources: {requests: {storage: {{ .size }}}}
     - {name: SHIPOFF_HTTP_PORT, value: "{{ include "shipoff.edgePort" . }}"}
   ports:
     - {name: edge, containerPort: {{ include "shipoff.edgePort" . }}}
+  # So long others may still be sent here.
+  lifecycle: {preStop: {sleep: {seconds: 5}}}
   startupProbe: {tcpSocket: {port: edge}, periodSeconds: 1, failureThreshold: 60}
   readinessProbe: {tcpSocket: {port: edge}, periodSeconds: 5}
   livenessProbe: {tcpSocket: {port: edge}, periodSeconds: 20}

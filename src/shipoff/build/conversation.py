@@ -13,6 +13,7 @@ import structlog
 from shipoff.build.domain import Cause, State
 from shipoff.build.handlers import Bells, failed, reported
 from shipoff.build.ports import BuildStore, Detector, LogSink, Stored
+from shipoff.build.reuse import Reuse
 from shipoff.common.errors import Exhausted, InvalidInput, PreconditionFailed, ShipoffError, TemporaryError, Unavailable
 from shipoff.common.sealing import Sealer
 from shipoff.contracts.build.v1 import build_pb2
@@ -38,6 +39,7 @@ class Services:
     detector: Detector
     logs: LogSink
     sealer: Sealer
+    reuse: Reuse
     bells: Bells
     # Set when this service stops: builders reconnect to its successor.
     closing: asyncio.Event
@@ -115,6 +117,7 @@ class Conversation:
             project_id=request.project_id,
             team_id=request.team_id,
             cache_key=self._services.sealer.derive(f"build cache of {request.project_id}"),
+            no_cache=request.configuration.no_cache,
         )
 
     async def _variables(self) -> dict[str, str]:
@@ -178,8 +181,19 @@ class Conversation:
                 detected.CopyFrom(await self._services.detector.detect(snapshot, settings))
 
             await self._until_up(detect)
-            decided = await self._services.store.plan_decided(self._stored.ref, detected)
+            decided = await self._decided(detected)
         self._answers.put_nowait(Answer(plan=decided))
+
+    async def _decided(self, detected: build_pb2.PlanDecided) -> build_pb2.PlanDecided:
+        """The plan, kept, with what may be used again instead of building it."""
+        kept: list[build_pb2.PlanDecided] = []
+
+        async def keep() -> None:
+            considered, key = await self._services.reuse.considered(self._stored, detected)
+            kept.append(await self._services.store.plan_decided(self._stored.ref, considered, key))
+
+        await self._until_up(keep)
+        return kept[-1]
 
     async def _touch(self) -> None:
         """Tells the lease that the builder lives, and the builder what has become of its attempt."""

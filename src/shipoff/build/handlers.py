@@ -18,7 +18,6 @@ from shipoff.contracts.types.v1 import types_pb2
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PIECE_BYTES = 1 << 20
 _ARCHIVES = (types_pb2.ARTIFACT_KIND_STATIC, types_pb2.ARTIFACT_KIND_APP)
-_TOLD_TO_STOP = "it was told to stop from outside, not by the platform"
 _FAILURES = {
     Cause.CANCELLED: events_pb2.BUILD_FAILURE_CANCELLED,
     Cause.BUILDER_LOST: events_pb2.BUILD_FAILURE_BUILDER_LOST,
@@ -88,7 +87,7 @@ def failed(ref: Ref, cause: Cause, reason: str) -> events_pb2.BuildFailed:
 def reported(stored: Stored, outcome: build_pb2.Outcome) -> Outcome:
     """What an outcome amounts to. A success counts only with the plan and the artifact that this service has stored."""
     if outcome.WhichOneof("result") == "failure":
-        return _failure(stored.ref, _blamed(stored, outcome.failure), outcome.usage)
+        return _failure(stored.ref, outcome.failure, outcome.usage)
     artifact = stored.artifact
     if artifact is None or artifact.digest != outcome.success.artifact.digest or stored.plan is None:
         missing = build_pb2.Failure(
@@ -100,17 +99,9 @@ def reported(stored: Stored, outcome: build_pb2.Outcome) -> Outcome:
         attempt=stored.ref.attempt,
         artifact=artifact,
         plan=stored.plan.plan,
-        usage=outcome.usage,
+        # What was not built says nothing of what builds need.
+        usage=None if stored.plan.HasField("unchanged") else outcome.usage,
         commit=outcome.commit,
-    )
-
-
-def _blamed(stored: Stored, failure: build_pb2.Failure) -> build_pb2.Failure:
-    """A builder that was told to stop, and not by the platform, is lost: a node is drained, a machine shuts down."""
-    if failure.failure != events_pb2.BUILD_FAILURE_CANCELLED or stored.cancel_reason is not None:
-        return failure
-    return build_pb2.Failure(
-        failure=events_pb2.BUILD_FAILURE_BUILDER_LOST, reason=f"the builder was lost: {_TOLD_TO_STOP}", step=failure.step
     )
 
 

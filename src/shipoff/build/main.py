@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from shipoff.build.domain import Rules
 from shipoff.build.handlers import Bells, Builds, Transfers
 from shipoff.build.ports import BuilderLauncher
 from shipoff.build.reconciler import Reconciler
+from shipoff.build.reuse import Reuse
 from shipoff.build.server import BuilderServer, BuildServer
 from shipoff.build.settings import BuildSettings, JobSettings
 from shipoff.common import sandbox
@@ -28,6 +30,7 @@ from shipoff.common.postgres import Database, migrate
 from shipoff.common.rpc import channel, serving
 from shipoff.common.sealing import Sealer
 from shipoff.common.streams import DEPLOYMENT_PROGRESS, Streams
+from shipoff.common.tls import authority
 from shipoff.contracts.build.v1 import build_pb2_grpc
 from shipoff.contracts.detector.v1 import detector_pb2_grpc
 
@@ -46,7 +49,9 @@ async def running(settings: BuildSettings | None = None) -> AsyncIterator[None]:
         outbox = Outbox(database, streams, producing=[DEPLOYMENT_PROGRESS])
         store, bells = PostgresBuildStore(database, outbox), Bells()
         launcher, rules = await stack.enter_async_context(_launching(settings, bells))
-        services = Services(store, _detector(detector, settings), StreamedLog(streams), sealer, bells, asyncio.Event())
+        reuse = Reuse(store, objects, sealer, _circumstances(settings))
+        planner = _detector(detector, settings)
+        services = Services(store, planner, StreamedLog(streams), sealer, reuse, bells, asyncio.Event())
         reconciler = Reconciler(store, launcher, objects, bells, rules=rules)
         builders = BuilderServer(services, _transfers(store, objects, settings))
 
@@ -76,6 +81,12 @@ async def _builders_served(listen: str, builders: BuilderServer) -> AsyncIterato
 
 def _detector(stub: detector_pb2_grpc.DetectorServiceStub, settings: BuildSettings) -> RemoteDetector:
     return RemoteDetector(stub, builds_images=settings.builds_images)
+
+
+def _circumstances(settings: BuildSettings) -> str:
+    """What the operator set that decides what a build leaves."""
+    named = (settings.executor, settings.registry, settings.base_images, settings.registry_mirrors, settings.platforms)
+    return json.dumps([*named, settings.provenance, settings.sbom_generator])
 
 
 def _transfers(store: PostgresBuildStore, objects: ObjectStore, settings: BuildSettings) -> Transfers:
@@ -127,4 +138,5 @@ def _workplace(settings: BuildSettings, bubblewrap: str) -> Workplace:
         sandbox=bubblewrap,
         private=(home(), *ObjectStore.folders(settings.objects_url)),
         images=images(settings),
+        authority="" if settings.builder_address.startswith("unix:") else authority(),
     )

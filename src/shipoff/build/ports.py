@@ -86,8 +86,11 @@ class BuildStore(Protocol):
         """Lines up to this sequence are on the stream. Raises Aborted when a newer session is there."""
         ...
 
-    async def plan_decided(self, ref: Ref, plan: build_pb2.PlanDecided) -> build_pb2.PlanDecided:
-        """Keeps the first plan of the attempt, and gives it."""
+    async def plan_decided(self, ref: Ref, plan: build_pb2.PlanDecided, build_key: str) -> build_pb2.PlanDecided:
+        """Keeps the first plan of the attempt with what its build is known by, and gives it.
+
+        An artifact that is used again is the attempt's own from then on.
+        """
         ...
 
     async def artifact_stored(self, ref: Ref, artifact: types_pb2.Artifact) -> None:

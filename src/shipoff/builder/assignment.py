@@ -58,6 +58,8 @@ class Assignment:
     # Seconds without the service after which the build is given up.
     patience_s: float = 120.0
     limits: Limits = field(default_factory=Limits)
+    # Signed the certificate that is shown at `address` (PEM); empty: none is shown.
+    authority: str = ""
     # What programs run inside; None: nothing.
     sandbox: Sandbox | None = None
     # None: builds run on this machine, natively.

@@ -33,7 +33,7 @@ async def conduct(assignment: Assignment) -> bool:
     files = TenantFiles(assignment.uid)
     programs = Programs(journal, assignment)
     watch = Watch(programs, files, assignment.limits, assignment.work_folder)
-    link = Link(assignment.address, assignment.token, journal, patience_s=assignment.patience_s)
+    link = Link(assignment.address, assignment.token, journal, patience_s=assignment.patience_s, authority=assignment.authority)
     shop = Workshop(assignment, link, journal, programs, files, watch)
     async with _running(link) as session:
         try:
@@ -127,7 +127,8 @@ def _why_ended(
     if shop.link.cancelled.done():
         return BuildError(Kind.BUILD_FAILURE_CANCELLED, shop.link.cancelled.result() or "cancelled", step=step)
     if terminated.done():
-        return BuildError(Kind.BUILD_FAILURE_CANCELLED, "the builder was told to stop", step=step)
+        # By whom the service knows: it has cancelled the attempt, or a node is drained and the attempt is lost.
+        return Lost("the builder was told to stop")
     if session.done():
         error = session.exception()
         return error if isinstance(error, Lost) else Lost("the session ended")

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from shipoff.builder.journal import Journal
 from shipoff.common import errors
-from shipoff.common.calls import channel
+from shipoff.common.calls import believing, channel
 from shipoff.common.errors import ShipoffError
 from shipoff.contracts.build.v1 import build_pb2, build_pb2_grpc
 from shipoff.contracts.types.v1 import types_pb2
@@ -35,9 +35,10 @@ class Lost(Exception):
 class Link:
     """One attempt's session. Make it, `run()` it beside the build, and ask."""
 
-    def __init__(self, address: str, token: str, journal: Journal, *, patience_s: float) -> None:
+    def __init__(self, address: str, token: str, journal: Journal, *, patience_s: float, authority: str = "") -> None:
         loop = asyncio.get_running_loop()
         self._address = address
+        self._credentials = believing(authority)
         self._metadata = ((TOKEN_KEY, token),)
         self._journal = journal
         self._patience_s = patience_s
@@ -55,7 +56,7 @@ class Link:
 
     @asynccontextmanager
     async def _stub(self) -> AsyncIterator[build_pb2_grpc.BuilderServiceStub]:
-        async with channel(self._address) as opened:
+        async with channel(self._address, credentials=self._credentials) as opened:
             yield build_pb2_grpc.BuilderServiceStub(opened)
 
     # What the build asks of it.

@@ -66,8 +66,12 @@ async def build(shop: Workshop, job: build_pb2.Job) -> Built:
         await shop.journal.say(f"▸ {job.notice}")
     await shop.files.run(_prepare, shop.assignment.work_folder)
     commit = await _fetch(shop, job)
-    plan = await _plan(shop, job)
-    return Built(await _execute(shop, job, plan), plan, commit)
+    decided = await _plan(shop, job)
+    if decided.HasField("unchanged"):
+        words = f"the same was built for deployment {decided.unchanged_since}"
+        await shop.journal.say(f"▸ unchanged: {words}, and is used again (--no-cache builds it anew)")
+        return Built(decided.unchanged, decided.plan, commit)
+    return Built(await _execute(shop, job, decided.plan), decided.plan, commit)
 
 
 async def _execute(shop: Workshop, job: build_pb2.Job, plan: types_pb2.Plan) -> types_pb2.Artifact:
@@ -156,7 +160,7 @@ async def _download(shop: Workshop, source: types_pb2.ArchiveSource, archive: Pa
     raise source_error(f"the uploaded archive cannot be fetched: {problem}")
 
 
-async def _plan(shop: Workshop, job: build_pb2.Job) -> types_pb2.Plan:
+async def _plan(shop: Workshop, job: build_pb2.Job) -> build_pb2.PlanDecided:
     with _phase(shop, "plan"):
         snapshot = await shop.files.run(take, shop.source, job.settings.root_directory, shop.assignment.limits)
         decided = await shop.link.plan(snapshot)
@@ -167,7 +171,7 @@ async def _plan(shop: Workshop, job: build_pb2.Job) -> types_pb2.Plan:
         await shop.journal.say(f"▸ plan: {_named(plan)}")
         for warning in plan.warnings:
             await shop.journal.say(f"  warning: {warning}")
-        return plan
+        return decided
 
 
 def _named(plan: types_pb2.Plan) -> str:

@@ -30,9 +30,10 @@ class StaticTarget:
 
 @dataclass(frozen=True)
 class ProxyTarget:
-    """The instances of an app; none: it is not running."""
+    """The instances of an app; none: it is not running. `paused`: it is not meant to."""
 
     endpoints: tuple[Endpoint, ...]
+    paused: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ def _page(title: str, text: str) -> str:
 NO_APP = _page("There is no app here", "No app answers at this address. Is the name right, and is the app deployed?")
 NO_FILE = _page("Not found", "There is no such page here.")
 NO_ANSWER = _page("No answer", "The app behind this address does not answer right now.")
+PAUSED = _page("Paused", "The app behind this address is paused. It comes back when its team resumes it.")
 REFUSED = _page("That did not work", "The request was refused.")
 
 

@@ -152,6 +152,8 @@ def _target(layout: EdgeLayout, route: Route) -> list[Json]:
     live = f"{layout.live}/{_live_name(route)}"
     if isinstance(route.target, StaticTarget):
         return [_files(f"{live}/{_ROOT}", spa=route.target.spa)]
+    if route.target.paused:
+        return [pages.response(503, pages.PAUSED, {"Retry-After": ["300"]})]
     slots = max(1, len(route.target.endpoints))
     return [_proxy([f"{{file.{live}/{slot}}}" for slot in range(slots)])]
 

@@ -68,7 +68,7 @@ def _target(message: cdn_pb2.Route) -> StaticTarget | ProxyTarget:
     if message.WhichOneof("target") == "static":
         return StaticTarget(spa=message.static.spa)
     endpoints = {checked_endpoint(Endpoint(endpoint.host, endpoint.port)) for endpoint in message.proxy.endpoints}
-    return ProxyTarget(tuple(sorted(endpoints)))
+    return ProxyTarget(tuple(sorted(endpoints)), paused=message.proxy.paused)
 
 
 def _message(route: Route) -> cdn_pb2.Route:
@@ -84,6 +84,7 @@ def _message(route: Route) -> cdn_pb2.Route:
         message.static.SetInParent()
     else:
         message.proxy.SetInParent()
+        message.proxy.paused = route.target.paused
         for endpoint in route.target.endpoints:
             message.proxy.endpoints.add(host=endpoint.host, port=endpoint.port)
     return message

@@ -74,7 +74,8 @@ def _prompt(question: str, option: str, *, hidden: bool = False) -> str:
         return str(typer.prompt(question, hide_input=hidden, err=True)).strip()
     answer = sys.stdin.readline().strip()
     if not answer:
-        raise UsageFailure(f"{question.lower()} is missing", field=option)
+        remedy = f"give it with {option} or on standard input: there is no terminal to ask at"
+        raise UsageFailure(f"{question.lower()} is missing", field=option, remedy=remedy)
     return answer
 
 

@@ -44,6 +44,7 @@ def deploy(
     ref: Annotated[str | None, typer.Option("--ref", help="With --git: a branch, tag or commit.")] = None,
     project: ProjectOption = None,
     environment: EnvironmentOption = PRODUCTION,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Build even what was built before, from scratch.")] = False,
     detach: DetachOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -59,7 +60,7 @@ def deploy(
     if git is None and not folder.is_dir():
         raise UsageFailure(f"{folder} is no folder", field="PATH")
     name = _name(project, folder, git)
-    wish = _Wish(name, environment, {"url": git, "ref": ref} if ref else {"url": git})
+    wish = _Wish(name, environment, {"url": git, "ref": ref} if ref else {"url": git}, no_cache=no_cache)
     with signed_in() as api:
         with _packed(None if git is not None else folder, output) as archive:
             accepted = _accepted(api, output, wish, archive)
@@ -75,6 +76,7 @@ class _Wish:
     project: str
     environment: str
     git: Json
+    no_cache: bool
 
 
 @contextmanager
@@ -109,7 +111,7 @@ def _accepted(api: Api, output: Output, wish: _Wish, archive: Archive | None) ->
 def _request(api: Api, output: Output, wish: _Wish, archive: Archive | None) -> Json:
     with claimed(api, output, wish.project):
         source: Json = {"archive": {"digest": _upload(api, output, wish.project, archive)}} if archive else {"git": wish.git}
-        body = {"environment": wish.environment, "source": source}
+        body: Json = {"environment": wish.environment, "source": source} | ({"no_cache": True} if wish.no_cache else {})
         return api.post(f"{project_path(wish.project)}/deployments", body, keyed=True)
 
 

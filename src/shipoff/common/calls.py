@@ -194,6 +194,14 @@ def in_clear() -> None:
     """The credentials of a connection that has none."""
 
 
+def believing(authority: str) -> Credentials:
+    """Those of who shows no certificate and believes this authority's (PEM); empty: in clear."""
+    if not authority:
+        return in_clear
+    known = grpc.ssl_channel_credentials(authority.encode())
+    return lambda: known
+
+
 @asynccontextmanager
 async def channel(
     address: str, *, ids: Ids = no_ids, keepalive_s: float = KEEPALIVE_S, credentials: Credentials = in_clear

@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,9 @@ from shipoff.common.telemetry import Context, together, working_on
 MAX_TRIES = 5
 # The newest dead letters of a stream; each is an event that somebody has to look at, so that more is a flood of the same.
 DEAD_KEPT = 10_000
+
+# What Redis says of a group that is gone: to who asks, and to who was waiting.
+_GROUP_LOST = ("NOGROUP", "UNBLOCKED")
 
 log = structlog.get_logger()
 
@@ -62,6 +65,8 @@ class Consumer:
         self._handle = handle
         self._options = options or ConsumerOptions()
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        # What is done, and acknowledged with the next read: one round trip for both.
+        self._done: list[bytes] = []
         self._temporary: dict[bytes, int] = {}
         # Why an entry failed here the last time, for its dead letter.
         self._failures: dict[bytes, str] = {}
@@ -86,6 +91,8 @@ class Consumer:
                     next_upkeep = asyncio.get_running_loop().time() + self._upkeep_pause_s()
                 await self._process(await self._read(reader))
         finally:
+            with suppress(TemporaryError):
+                await self._acknowledge()
             await reader.aclose()
 
     def _upkeep_pause_s(self) -> float:
@@ -103,18 +110,32 @@ class Consumer:
         return min(self._options.block_ms, int(self._upkeep_pause_s() * 1000))
 
     async def _read(self, reader: aioredis.Redis) -> list[tuple[bytes, bytes]]:
+        pipe = reader.pipeline(transaction=False)
+        if self._done:
+            pipe.xack(self._stream, self._group, *self._done)
+        pipe.xreadgroup(self._group, self.name, {self._stream: ">"}, count=self._options.batch, block=self._block_ms())
         try:
             with translated():
-                answer = await reader.xreadgroup(
-                    self._group, self.name, {self._stream: ">"}, count=self._options.batch, block=self._block_ms()
-                )
+                answer = (await pipe.execute())[-1]
         except redis_errors.ResponseError as error:
-            if "NOGROUP" not in str(error):
+            if not any(sign in str(error) for sign in _GROUP_LOST):
                 raise
             # Redis lost everything: begin again; the outboxes publish again what was under way.
+            self._done.clear()
             await self._ensure_group()
             return []
+        if self._done:
+            crossing("after acknowledgement")
+            self._done.clear()
         return await self._own([entry for entries in _per_stream(answer) for entry in entries])
+
+    async def _acknowledge(self) -> None:
+        """At once, where no read follows."""
+        if self._done:
+            with translated():
+                await self._streams.client.xack(self._stream, self._group, *self._done)
+            crossing("after acknowledgement")
+            self._done.clear()
 
     async def _own(self, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> list[tuple[bytes, bytes]]:
         """The entries with their payloads; acknowledges those that were replayed for another group alone."""
@@ -141,9 +162,7 @@ class Consumer:
         with working_on(together(event.context for event in events)):
             await self._handle(events)
         crossing("before acknowledgement")
-        with translated():
-            await self._streams.client.xack(self._stream, self._group, *(entry_id for entry_id, _ in entries))
-        crossing("after acknowledgement")
+        self._done += [entry_id for entry_id, _ in entries]
         self._untrimmed = True
         for entry_id, _ in entries:
             self._forget(entry_id)
@@ -169,6 +188,7 @@ class Consumer:
 
     async def _upkeep(self) -> None:
         """Takes over what dead consumers left, tries again what failed here, trims."""
+        await self._acknowledge()
         with translated():
             pending = await self._streams.client.xpending_range(
                 self._stream, self._group, min="-", max="+", count=200, idle=int(self._options.first_backoff_s * 1000)
@@ -178,6 +198,7 @@ class Consumer:
         for entry in pending:
             if self._is_due(entry):
                 await self._retry(entry)
+        await self._acknowledge()
         if self._untrimmed:
             self._untrimmed = False
             await self._streams.trim(self._stream)

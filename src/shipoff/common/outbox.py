@@ -57,6 +57,8 @@ _ORPHANED_S = 10.0
 # While Redis is away. What is more is left to the table.
 _MOST_REMEMBERED = 10_000
 _INBOX_KEPT = "7 days"
+# Above every position.
+_ENDLESS = 2**63 - 1
 
 # In the order of the array, which is that of the positions. Also a part of statements that write other tables besides.
 INSERTION = (
@@ -66,7 +68,7 @@ INSERTION = (
 _INSERT = sa.text(INSERTION)
 _TAKE = sa.text(
     "SELECT position, stream, envelope FROM outbox WHERE epoch IS NULL"
-    " AND written_at <= clock_timestamp() - make_interval(secs => :age_s) AND position <> ALL(:known)"
+    " AND written_at <= clock_timestamp() - make_interval(secs => :age_s) AND position <= :last AND position <> ALL(:known)"
     " ORDER BY position LIMIT :batch FOR UPDATE SKIP LOCKED"
 )
 _MARKED = {"position": "bigint", "epoch": "text", "ms": "bigint", "seq": "bigint"}
@@ -77,6 +79,7 @@ _MARK = sa.text(
 _DELETE = sa.text("DELETE FROM outbox WHERE position = ANY(:positions)")
 _FORGET = sa.text("DELETE FROM outbox WHERE stream = :stream AND epoch = :epoch AND (entry_ms, entry_seq) < (:ms, :seq)")
 _AGAIN = sa.text("UPDATE outbox SET epoch = NULL, entry_ms = NULL, entry_seq = NULL WHERE epoch <> :epoch")
+_LAST = sa.text("SELECT position FROM outbox ORDER BY position DESC LIMIT 1")
 _ANY = sa.text("SELECT 1 FROM outbox LIMIT 1")
 # In one order, so that two that are handed the same events wait for each other and never stand in each other's way.
 _SEEN = sa.text(
@@ -160,9 +163,11 @@ class Outbox:
     @asynccontextmanager
     async def relaying(self) -> AsyncIterator[None]:
         """Publishes beside the block; on leaving, what is committed has been published or stays for the next start."""
+        # What this process writes comes after it.
+        last = await self._database.one_or_none(_LAST)
         async with (
             looping("outbox relay", self.publish_pending, every_s=_CONFIRM_S, wake=self._wake),
-            background("outbox confirmation", self._confirm_forever),
+            background("outbox confirmation", lambda: self._confirm_forever(last["position"] if last else 0)),
         ):
             yield
 
@@ -188,20 +193,20 @@ class Outbox:
                 sent[row.position] = _Sent(stream, published.epoch, entry)
         return sent
 
-    async def _adopt(self, *, age_s: float) -> None:
+    async def _adopt(self, *, age_s: float, last: int = _ENDLESS) -> None:
         """Publishes what has stood in the table for so long and nobody has marked, unless this process does so anyway."""
         taken = _BATCH
         while taken == _BATCH:
             async with self._database.transaction() as tx:
-                wanted = {"batch": _BATCH, "age_s": age_s, "known": list(self._known)}
+                wanted = {"batch": _BATCH, "age_s": age_s, "last": last, "known": list(self._known)}
                 rows = [_Row(**row) for row in await tx.all(_TAKE, wanted)]
                 if rows:
                     await tx.execute(_MARK, _marks(await self._publish(rows)))
             taken = len(rows)
 
-    async def _confirm_forever(self) -> None:
+    async def _confirm_forever(self, found: int) -> None:
         # Of whoever was here before; what somebody beside this process is about to mark goes out twice.
-        await self._adopt(age_s=0.0)
+        await self._adopt(age_s=0.0, last=found)
         while True:
             await self.confirm()
             await asyncio.sleep(_CONFIRM_S)

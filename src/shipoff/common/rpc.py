@@ -198,20 +198,21 @@ async def serving(
 ) -> AsyncIterator[grpc.aio.Server]:
     """Serves at `unix:/path` or `host:port`, with health and reflection; on leaving finishes what is under way (5 s).
 
-    Over TCP callers have to show a certificate where the settings name some (common/tls.py), builders excepted.
+    Over TCP it shows a certificate where the settings name one, and callers have to (common/tls.py), builders excepted.
     """
     added = [(add, servicer, _service_name(add)) for add, servicer in registrations]
     names = [name for _, _, name in added]
     for_builders = set(names) <= FOR_BUILDERS
-    certificates = None if address.startswith("unix:") or for_builders else tls.settled()
+    certificates = None if address.startswith("unix:") else tls.settled()
+    certified = certificates is not None and not for_builders
     options = [*calls.OPTIONS, ("grpc.so_reuseport", 0), *(bounds or Bounds()).options()]
-    server = grpc.aio.server(interceptors=[_Boundary(certified=certificates is not None)], options=options)
+    server = grpc.aio.server(interceptors=[_Boundary(certified=certified)], options=options)
     for add, servicer, _ in added:
         add(servicer, server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    _listen(server, address, certificates)
+    _listen(server, address, certificates.for_server(asking=certified) if certificates else None)
     await server.start()
     for name in ["", *names]:
         await status.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -240,16 +241,16 @@ async def _probed(address: str, status: health.aio.HealthServicer) -> AsyncItera
         await server.stop(0)
 
 
-def _listen(server: grpc.aio.Server, address: str, certificates: tls.Certificates | None) -> None:
+def _listen(server: grpc.aio.Server, address: str, shown: grpc.ServerCredentials | None) -> None:
     if address.startswith("unix:"):
         path = Path(address.removeprefix("unix:"))
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
         _require_silence(path)
     try:
-        if certificates is None:
+        if shown is None:
             server.add_insecure_port(address)
         else:
-            server.add_secure_port(address, certificates.for_server())
+            server.add_secure_port(address, shown)
     except RuntimeError as error:
         remedy = "is another one running? Unix socket paths are limited to about 100 characters"
         raise errors.PreconditionFailed(f"cannot listen at {address}", remedy=remedy) from error

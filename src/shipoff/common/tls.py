@@ -76,8 +76,13 @@ class Certificates:
         self._refresh()
         return self._channels
 
-    def for_server(self) -> grpc.ServerCredentials:
-        """What a server shows; it takes no caller without a certificate of the authority's.
+    def authority(self) -> str:
+        """The authority, as it is given to whoever is to believe this process and has no certificate itself."""
+        self._refresh()
+        return self._pem.ca.decode()
+
+    def for_server(self, *, asking: bool = True) -> grpc.ServerCredentials:
+        """What a server shows; where it is `asking`, it takes no caller without a certificate of the authority's.
 
         With every handshake it is asked for its certificate anew (gRFC L46, dynamic server credentials).
         """
@@ -93,7 +98,7 @@ class Certificates:
 
         # None, for "as it was", is missing in the stubs.
         fetch = cast(Callable[[], grpc.ServerCertificateConfiguration], changed)
-        return grpc.dynamic_ssl_server_credentials(_configuration(shown), fetch, require_client_authentication=True)
+        return grpc.dynamic_ssl_server_credentials(_configuration(shown), fetch, require_client_authentication=asking)
 
     def _refresh(self) -> None:
         """Reads again what has changed. What cannot be read is told, and the former kept."""
@@ -135,6 +140,12 @@ def settled() -> Certificates | None:
     if settings.certificate is None or settings.key is None or settings.ca is None:
         return None
     return _opened(settings.certificate, settings.key, settings.ca)
+
+
+def authority() -> str:
+    """The authority of the certificates that the settings name (PEM); empty where they name none. Raises PreconditionFailed."""
+    certificates = settled()
+    return certificates.authority() if certificates else ""
 
 
 @lru_cache(maxsize=4)

@@ -76,8 +76,14 @@ def planned(chosen: Candidate, wish: Wish, root: str) -> Plan | Problem:
         watch_paths=tuple(sorted(chosen.watch_paths)) or (("**",) if root == "." else (f"{root}/**",)),
         evidence=(*chosen.evidence, *_wished(wish)),
         confidence=1.0 if wish.web or wish.files else chosen.score / 100,
-        warnings=(*chosen.warnings, *wish.procfile.warnings, *wish.written.warnings),
+        warnings=(*chosen.warnings, *wish.procfile.warnings, *wish.written.warnings, *_unheard(wish, mode)),
     )
+
+
+def _unheard(wish: Wish, mode: Mode) -> Iterable[str]:
+    """What is asked for and cannot be."""
+    if mode.files_only and "release" in wish.commands:
+        yield "the release command is not run: what is deployed are files, without a process; run it in the build command"
 
 
 def _artifacts(chosen: Candidate, root: str, output: str) -> Artifacts:

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shipoff.common import config, postgres
 from shipoff.common.errors import InvalidInput, PreconditionFailed, Unavailable
-from shipoff.embedded import launch
+from shipoff.embedded import dumping, launch
 from shipoff.embedded.caddy import Caddy
 from shipoff.embedded.layout import Layout, backing_account, make_data_folder, prepare
 from shipoff.embedded.postgres import SERVICES, SUPERUSER, Postgres
@@ -90,13 +90,21 @@ async def _migrate(name: str, url: str, deadline: float) -> None:
         await asyncio.sleep(_AGAIN_S)
 
 
+def perform(name: str) -> None:
+    """Becomes a server, or dumps or restores PostgreSQL's databases beside it. Raises as `become`, and as dumping.py."""
+    if name not in _TASKS:
+        become(name)
+    settings = config.load(BackingSettings)
+    _TASKS[name](Layout(config.home()), settings.postgres_port, _password(settings, SUPERUSER))
+
+
 def become(name: str) -> NoReturn:
     """Prepares the data folder and takes the place of this process. Raises InvalidInput for an unknown server.
 
     Raises PreconditionFailed for a password that is missing, Unavailable when PostgreSQL cannot be prepared.
     """
     if name not in _SERVERS:
-        raise InvalidInput(f"there is no server {name!r}", field="server", remedy=f"one of: {', '.join(_SERVERS)}")
+        raise InvalidInput(f"there is no server {name!r}", field="server", remedy=f"one of: {', '.join((*_SERVERS, *_TASKS))}")
     layout = Layout(config.home())
     prepare(layout, backing_account())
     argv, environ = _SERVERS[name](layout, config.load(BackingSettings))
@@ -167,6 +175,7 @@ def _objects(layout: Layout, settings: BackingSettings) -> Command:
     return (*argv, str(root)), environment(HOME=str(root), RCLONE_AUTH_KEY=key)
 
 
+_TASKS: Mapping[str, Callable[[Layout, int, str], None]] = {"dump": dumping.dump, "restore": dumping.restore}
 _SERVERS: Mapping[str, Callable[[Layout, BackingSettings], Command]] = {
     "postgres": _postgres,
     "valkey": _valkey,

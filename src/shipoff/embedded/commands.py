@@ -33,9 +33,9 @@ def migrate(
 
 
 def backing(
-    server: Annotated[str, typer.Argument(metavar="postgres|valkey|caddy|objects")], as_json: JsonOption = False
+    server: Annotated[str, typer.Argument(metavar="postgres|valkey|caddy|objects|dump|restore")], as_json: JsonOption = False
 ) -> None:
-    """Become one of the servers that the platform stands on, alone and over TCP: for a cluster."""
+    """Become one of the servers that the platform stands on, for a cluster; dump and restore PostgreSQL beside it."""
     from shipoff.embedded import control
 
     control.backing(server, as_json=as_json)

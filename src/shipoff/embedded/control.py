@@ -80,13 +80,13 @@ def migrate(names: Sequence[str], *, wait_s: float, as_json: bool) -> None:
 
 
 def backing(name: str, *, as_json: bool) -> None:
-    """Takes the place of this process with a server."""
+    """Becomes a server, or does something beside one."""
     from shipoff.common.telemetry import configure_logging
     from shipoff.embedded import backing as servers
 
     configure_logging()
     with _told(Console(stderr=True), as_json=as_json):
-        servers.become(name)
+        servers.perform(name)
 
 
 def up(*, separate: bool, sample: bool, detach: bool, report_fd: int | None, as_json: bool) -> None:

@@ -100,7 +100,8 @@ class Access:
 
         Raises NotFound, PermissionDenied.
         """
-        missing = NotFound(f"there is no deployment {deployment_id}")
+        remedy = "see a project's deployments: shipoff list --deployments -p <project>"
+        missing = NotFound(f"there is no deployment {deployment_id}", remedy=remedy)
         if not is_id(deployment_id):
             raise missing
         try:

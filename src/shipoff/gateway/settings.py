@@ -51,7 +51,7 @@ class GatewaySettings(ServiceSettings):
     webhook_per_s: float = Field(default=100, gt=0)
     webhook_burst: int = Field(default=2000, ge=1)
     # So many are worked on at one time; the others wait in line.
-    webhooks_at_once: int = Field(default=64, ge=1)
+    webhooks_at_once: int = Field(default=32, ge=1)
     failures_per_s: float = Field(default=0.2, gt=0)
     failures_burst: int = Field(default=20, ge=1)
     # WebSockets that are open at the same time.

@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from shipoff.common.errors import PreconditionFailed
+from shipoff.gateway.opening import Opening, PacedProtocol
 from shipoff.gateway.settings import GatewaySettings
 
 _HEADER_BYTES = 32 * 1024
@@ -39,6 +42,8 @@ def _config(app: ASGIApp, settings: GatewaySettings) -> uvicorn.Config:
         uds=None if settings.http_listen else str(settings.socket_path()),
         host=host.strip("[]") or "127.0.0.1",
         port=int(port or 0),
+        # It is called like the class that it makes instances of.
+        http=cast(type[asyncio.Protocol], partial(PacedProtocol, opening=Opening())),
         lifespan="off",
         log_config=None,
         access_log=False,

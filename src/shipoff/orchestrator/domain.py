@@ -171,6 +171,8 @@ class Deployment:
     awaits_slot: bool = False
     # Instances, where they were scaled since; zero: what its configuration says.
     replicas: int = 0
+    # It serves nothing until it is resumed: no instance runs, and its address says so.
+    paused: bool = False
     # The ids of the request that it was accepted with: what is done for it later is done under them.
     context: Context = NO_CONTEXT
 
@@ -197,6 +199,13 @@ class Scaled:
     """So many instances are wanted, and there is room for them."""
 
     replicas: int
+
+
+@dataclass(frozen=True)
+class PauseWanted:
+    """Its instances are to rest, or to run again."""
+
+    paused: bool
 
 
 @dataclass(frozen=True)
@@ -310,6 +319,7 @@ Event = (
     SlotGranted
     | SlotRefused
     | Scaled
+    | PauseWanted
     | ArtifactKnown
     | BuildSucceeded
     | BuildFailed
@@ -336,6 +346,8 @@ class Instruction(StrEnum):
     SWITCH_ROUTE = "switch_route"
     STOP_WORKLOAD = "stop_workload"
     SCALE_WORKLOAD = "scale_workload"
+    # Has its instances rest or run, as it is stored.
+    PAUSE_WORKLOAD = "pause_workload"
     # Points the edge back at whatever is in PRODUCTION, in case it was switched and the record of it did not happen.
     RESTORE_ROUTE = "restore_route"
     REMOVE_ROUTE = "remove_route"

@@ -8,7 +8,7 @@ from dataclasses import replace
 import structlog
 
 from shipoff.common.errors import NotFound, PreconditionFailed
-from shipoff.common.telemetry import working_on
+from shipoff.common.telemetry import NO_CONTEXT, working_on
 from shipoff.orchestrator.admission import QueueEntry, Terms, Turns, admissible, refusal, sized, starting_order
 from shipoff.orchestrator.domain import (
     RESTING,
@@ -21,9 +21,11 @@ from shipoff.orchestrator.domain import (
     Deployment,
     Event,
     Instruction,
+    PauseWanted,
     ProjectRemoved,
     ProvisionFailed,
     Replaced,
+    Reserved,
     Scaled,
     SlotGranted,
     SlotRefused,
@@ -138,20 +140,30 @@ async def admit(store: Store, terms: Terms) -> int:
     if not await store.is_waited():
         return 0
     async with store.begin() as work:
-        reserved = await work.lock_admission()
-        waiting = await work.waiting()
-        if not waiting:
-            return 0
-        entries = []
-        for entry in waiting:
-            reason = refusal(entry, terms, budget=reserved.budget, ceiling=reserved.ceiling)
-            if reason:
-                await _refuse(work, entry, reason)
-            else:
-                entries.append(sized(entry, terms, reserved.ceiling))
-        turns = await work.turns(sorted({entry.deployment.team_id for entry in entries}))
-        ordered = starting_order(entries, turns, terms.weights)
-        return await _grant(work, admissible(ordered, reserved.free, reserved.ceiling), turns, terms)
+        return await _admitted(work, terms, await work.lock_admission())
+
+
+async def admit_accepted(work: Work, terms: Terms) -> None:
+    """Grants slots in the transaction that accepted something, unless somebody else is at the budget: then after it."""
+    if work.has_accepted:
+        # Whoever is let in, nobody's request has done it.
+        with working_on(NO_CONTEXT):
+            await _admitted(work, terms, await work.lock_admission(wait=False))
+
+
+async def _admitted(work: Work, terms: Terms, reserved: Reserved | None) -> int:
+    if reserved is None:
+        return 0
+    waiting, turns = await work.waiting()
+    entries = []
+    for entry in waiting:
+        reason = refusal(entry, terms, budget=reserved.budget, ceiling=reserved.ceiling)
+        if reason:
+            await _refuse(work, entry, reason)
+        else:
+            entries.append(sized(entry, terms, reserved.ceiling))
+    ordered = starting_order(entries, turns, terms.weights)
+    return await _grant(work, admissible(ordered, reserved.free, reserved.ceiling), turns, terms)
 
 
 async def _grant(work: Work, entries: Sequence[QueueEntry], turns: Turns, terms: Terms) -> int:
@@ -192,8 +204,29 @@ async def scale(store: Store, deployment_id: str, replicas: int) -> bool:
             )
         if await apply(work, deployment, Scaled(replicas)) is None:
             return False
-        await work.resize(deployment, replicas)
+        if not deployment.paused:
+            await work.resize(deployment, replicas)
     return True
+
+
+async def pause(store: Store, deployment_id: str, *, paused: bool) -> None:
+    """Has what serves rest, or run again; nothing where it does already. What rests reserves nothing.
+
+    Raises NotFound, PreconditionFailed for files, for what does not serve, and when there is no room to run again.
+    """
+    async with store.begin() as work:
+        deployment = await work.locked(deployment_id)
+        if deployment is None:
+            raise NotFound("there is no such deployment")
+        if deployment.state is not State.PRODUCTION or deployment.static:
+            kind = "a static site: nothing of it runs" if deployment.static else str(deployment.state)
+            raise PreconditionFailed(f"deployment #{deployment.number} is {kind}", remedy="only an app that is live can rest")
+        if await apply(work, deployment, PauseWanted(paused=paused)) is None:
+            return
+        if paused:
+            await work.release(deployment)
+        else:
+            await work.resize(deployment, deployment.replicas)
 
 
 async def cancel(store: Store, deployment_id: str, actor: str) -> None:

@@ -61,7 +61,7 @@ async def running(settings: OrchestratorSettings | None = None) -> AsyncIterator
             take=take,
         )
         store = PostgresStore(database, outbox, terms=settings.terms, limits=_limits(settings), wakes=wakes)
-        services = await _services(stack)
+        services = await _services(stack, settings)
         logs = log_pb2_grpc.LogServiceStub(await stack.enter_async_context(channel(address("log"))))
         performer = Performer(store, services, _terms(settings), wake=wake_performer.set)
 
@@ -109,6 +109,7 @@ def _limits(settings: OrchestratorSettings) -> Limits:
         queued_s=settings.queue_timeout_s,
         building_s=settings.build_timeout_s,
         provisioning_s=settings.provision_timeout_s,
+        releasing_s=settings.release_timeout_s,
         bake_s=settings.bake_s,
     )
 
@@ -117,12 +118,13 @@ def _terms(settings: OrchestratorSettings) -> Terms:
     return Terms(build_timeout_s=settings.build_timeout_s, lease_s=settings.lease_s)
 
 
-async def _services(stack: AsyncExitStack) -> Services:
+async def _services(stack: AsyncExitStack, settings: OrchestratorSettings) -> Services:
     channels = {name: await stack.enter_async_context(channel(address(name))) for name in ("build", "runtime", "cdn")}
     return Services(
         build=build_pb2_grpc.BuildServiceStub(channels["build"]),
         runtime=runtime_pb2_grpc.RuntimeServiceStub(channels["runtime"]),
         cdn=cdn_pb2_grpc.CdnServiceStub(channels["cdn"]),
+        release_timeout_s=settings.release_timeout_s,
     )
 
 
@@ -136,6 +138,7 @@ async def _consume(
         async with store.work(tx) as work:
             await consumer.prepare(work, events)
             yield partial(consumer.handle, work)
+            await handlers.admit_accepted(work, settings.terms)
 
     handle = inboxed_together(database, GROUP, handling, only=consumer.CONCERN)
     for stream in (DEPLOYMENT_QUEUE, DEPLOYMENT_PROGRESS, RUNTIME_EVENTS):

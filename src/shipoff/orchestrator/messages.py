@@ -79,6 +79,14 @@ def new_deployment(message: events_pb2.DeploymentRequested, context: Context) ->
     )
 
 
+def runs_release_command(request: events_pb2.DeploymentRequested) -> bool:
+    """Whether a deployment runs the release command of its plan; one that goes back to an earlier release does not.
+
+    What that release's command did was done when it was first deployed, and what came since is not undone by it.
+    """
+    return request.trigger not in (types_pb2.TRIGGER_ROLLBACK, types_pb2.TRIGGER_AUTOMATIC_ROLLBACK)
+
+
 @dataclass(frozen=True)
 class Copy:
     """What is another in a deployment of an artifact that exists; empty and None: as in its origin."""
@@ -154,6 +162,7 @@ def deployment(record: Record, steps: Iterable[Step] = (), retries: Iterable[Ret
         build=request.configuration.build,
         run=request.configuration.run,
         retries=[_retry(retry) for retry in retries],
+        paused=now.paused,
     )
     message.created_at.FromDatetime(record.created_at)
     message.changed_at.FromDatetime(record.changed_at)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,6 +33,8 @@ from shipoff.orchestrator.records import Held, Task, fence
 
 _AT_ONCE = 64
 _LONGEST_DELAY_S = 15.0
+# What leads to nothing is recorded together with others a moment later: nobody waits for it.
+_RECORDED_WITHIN_S = 0.2
 log = structlog.get_logger()
 
 
@@ -55,6 +57,8 @@ class Performer:
         self._running: dict[asyncio.Task[None], Task] = {}
         self._draining = False
         self._conclude = Batcher(partial(handlers.conclude, store), most=_AT_ONCE)
+        self._performed: list[Held] = []
+        self._record = asyncio.Event()
         self._actions: dict[Instruction, Callable[[Held], Awaitable[Event | None]]] = {
             Instruction.START_BUILD: self._start_build,
             Instruction.CANCEL_BUILD: self._cancel_build,
@@ -62,6 +66,7 @@ class Performer:
             Instruction.SWITCH_ROUTE: self._switch_route,
             Instruction.STOP_WORKLOAD: self._stop_workload,
             Instruction.SCALE_WORKLOAD: self._scale_workload,
+            Instruction.PAUSE_WORKLOAD: self._pause_workload,
             Instruction.RESTORE_ROUTE: self._restore_route,
             Instruction.REMOVE_ROUTE: self._remove_route,
             Instruction.PUT_BACK: self._put_back,
@@ -98,9 +103,14 @@ class Performer:
         self._draining = True
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + grace_s
+        # What is not recorded is performed again after its lease.
+        with suppress(TemporaryError):
+            await self._record_performed()
         # What a commit took before it knew is started in the meantime.
         while self._running and loop.time() < ends_at:
             await asyncio.wait(self._running, timeout=ends_at - loop.time())
+            with suppress(TemporaryError):
+                await self._record_performed()
         late = list(self._running)
         for running in late:
             running.cancel()
@@ -109,7 +119,11 @@ class Performer:
     @asynccontextmanager
     async def holding(self) -> AsyncIterator[None]:
         """Beside the block, renews the leases of what takes longer than expected; most is done before the first time."""
-        async with self._conclude.open(), looping("leases", self._renew, every_s=self._terms.lease_s / 3):
+        async with (
+            self._conclude.open(),
+            looping("leases", self._renew, every_s=self._terms.lease_s / 3),
+            looping("performed", self._record_performed, every_s=_LONGEST_DELAY_S, wake=self._record),
+        ):
             yield
 
     async def _renew(self) -> None:
@@ -120,7 +134,10 @@ class Performer:
         task = held.task
         take_on(held.record.deployment.context)
         try:
-            if not await self._conclude((held, await self._actions[task.instruction](held))):
+            event = await self._actions[task.instruction](held)
+            if event is None:
+                self._done(held)
+            elif not await self._conclude((held, event)):
                 log.info("instruction lost", instruction=task.instruction, deployment=task.deployment_id)
         except TemporaryError as error:
             delay_s = min(max(0.2 * 2 ** min(task.tries, 10), error.retry_after_s), _LONGEST_DELAY_S)
@@ -129,6 +146,21 @@ class Performer:
         except Exception:
             log.exception("instruction failed", instruction=task.instruction, deployment=task.deployment_id)
             await self._put_off(task, _LONGEST_DELAY_S)
+
+    def _done(self, held: Held) -> None:
+        if not self._performed:
+            # Well before its lease runs out: then somebody else would perform it again.
+            delay_s = min(_RECORDED_WITHIN_S, self._terms.lease_s / 5)
+            asyncio.get_running_loop().call_later(delay_s, self._record.set)
+        self._performed.append(held)
+
+    async def _record_performed(self) -> None:
+        performed, self._performed = self._performed, []
+        try:
+            await asyncio.gather(*(self._conclude((held, None)) for held in performed))
+        except BaseException:
+            self._performed = performed + self._performed
+            raise
 
     async def _put_off(self, task: Task, delay_s: float) -> None:
         await self._store.put_off(task, delay_s)
@@ -198,6 +230,12 @@ class Performer:
     async def _scale_workload(self, held: Held) -> Event | None:
         if held.record.deployment.state is State.PRODUCTION:
             await self._outside.scale_workload(held.record.deployment.id, held.record.deployment.replicas)
+        return None
+
+    async def _pause_workload(self, held: Held) -> Event | None:
+        now = held.record.deployment
+        if now.state is State.PRODUCTION:
+            await self._outside.pause_workload(now.id, paused=now.paused)
         return None
 
     async def _stop_workload(self, held: Held) -> Event | None:

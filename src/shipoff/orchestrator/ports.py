@@ -76,14 +76,15 @@ class Work(Protocol):
     async def reserve(self, deployment: Deployment, needs: Resources) -> None:
         """Takes the needs out of the budget."""
 
-    async def lock_admission(self) -> Reserved:
-        """The budget, with admission locked for everybody else."""
+    @property
+    def has_accepted(self) -> bool:
+        """Whether something new waits for a slot."""
 
-    async def waiting(self) -> Sequence[QueueEntry]:
-        """What waits for a slot, oldest first."""
+    async def lock_admission(self, *, wait: bool = True) -> Reserved | None:
+        """The budget, with admission locked for everybody else; None where somebody else has it, and is not waited for."""
 
-    async def turns(self, team_ids: Sequence[str]) -> Turns:
-        """How far these teams have come."""
+    async def waiting(self) -> tuple[Sequence[QueueEntry], Turns]:
+        """What waits for a slot, oldest first, and how far its teams have come."""
 
     async def take_turns(self, now: Turns, team_ids: Sequence[str]) -> None:
         """Stores what these teams' turns have made of the turns."""
@@ -93,6 +94,9 @@ class Work(Protocol):
 
     async def resize(self, deployment: Deployment, replicas: int) -> None:
         """Reserves for so many instances instead. Raises PreconditionFailed when there is no room for them."""
+
+    async def release(self, deployment: Deployment) -> None:
+        """Reserves nothing for it any more."""
 
     async def next_fence(self, deployment: Deployment, *, call_off: bool = False) -> int:
         """A new fencing token for the environment's route; `call_off` lets it beat this very deployment's."""
@@ -157,6 +161,9 @@ class Outside(Protocol):
 
     async def apply_workload(self, record: Record) -> None:
         """Stores what shall run."""
+
+    async def pause_workload(self, deployment_id: str, *, paused: bool) -> None:
+        """Has its instances rest, or run again."""
 
     async def scale_workload(self, deployment_id: str, replicas: int) -> None:
         """Wants so many instances of it. Raises NotFound."""

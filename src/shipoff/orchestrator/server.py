@@ -121,6 +121,10 @@ class DeploymentServer(pb_grpc.DeploymentServiceServicer):
     async def ScaleDeployment(self, request: pb.ScaleDeploymentRequest, context: Context) -> pb.ScaleDeploymentResponse:
         return pb.ScaleDeploymentResponse(scaled=await handlers.scale(self._store, request.deployment_id, request.replicas))
 
+    async def PauseDeployment(self, request: pb.PauseDeploymentRequest, context: Context) -> pb.PauseDeploymentResponse:
+        await handlers.pause(self._store, request.deployment_id, paused=request.paused)
+        return pb.PauseDeploymentResponse()
+
     async def ListQueue(self, request: pb.ListQueueRequest, context: Context) -> pb.ListQueueResponse:
         return shown(await self._store.queue(), self._terms, frozenset(request.team_ids) or None)
 

@@ -54,6 +54,8 @@ class OrchestratorSettings(ServiceSettings):
     queue_timeout_s: int = Field(default=24 * 3600, gt=0)
     build_timeout_s: int = Field(default=900, gt=0, le=7200)
     provision_timeout_s: int = Field(default=300, gt=0)
+    # The longest that a release command (a Procfile's `release`) may take before that.
+    release_timeout_s: int = Field(default=900, gt=0, le=7200)
     # A release that breaks within this time of going live is replaced by the one before; 0: never. A project may say its own.
     bake_s: int = Field(default=60, ge=0, le=86_400)
     # How long an instruction or a delivered event is held by one process before another may take it over.

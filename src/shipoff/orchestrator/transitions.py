@@ -19,6 +19,7 @@ from shipoff.orchestrator.domain import (
     EndpointsReady,
     Event,
     Instruction,
+    PauseWanted,
     ProjectRemoved,
     ProvisionFailed,
     ReleasePublished,
@@ -64,6 +65,15 @@ def _scale(deployment: Deployment, event: Scaled) -> Decision | None:
     if deployment.static:
         return None
     return Decision(replace(deployment, replicas=event.replicas), (Instruction.SCALE_WORKLOAD,))
+
+
+def _pause(deployment: Deployment, event: PauseWanted) -> Decision | None:
+    """The route first: nobody is led to an instance that goes. Resumed, it is led to them when they are ready."""
+    if deployment.static or deployment.paused == event.paused:
+        return None
+    changed = replace(deployment, paused=event.paused, endpoints=())
+    route = (Instruction.SWITCH_ROUTE,) if event.paused else ()
+    return Decision(changed, (*route, Instruction.PAUSE_WORKLOAD))
 
 
 def _provision_known(deployment: Deployment, _: ArtifactKnown) -> Decision | None:
@@ -116,6 +126,9 @@ def _published(deployment: Deployment, _: ReleasePublished) -> Decision | None:
 def _endpoints(deployment: Deployment, event: EndpointsReady) -> Decision | None:
     if deployment.static or event.revision <= deployment.revision:
         return None
+    if deployment.paused:
+        # What was on its way when it was paused.
+        return Decision(replace(deployment, revision=event.revision))
     ready = replace(deployment, revision=event.revision, endpoints=event.endpoints)
     # An empty set keeps the route: the edge goes on trying the addresses it has while instances restart.
     return Decision(ready, (Instruction.SWITCH_ROUTE,) if event.endpoints else ())
@@ -194,6 +207,7 @@ TABLE: dict[tuple[State, type], Rule] = {
     (State.QUEUED, SlotGranted): _start_build,
     (State.BUILDING, SlotGranted): _build_again,
     (State.PRODUCTION, Scaled): _scale,
+    (State.PRODUCTION, PauseWanted): _pause,
     **{(state, SlotRefused): _refuse for state in (State.QUEUED, State.BUILDING)},
     (State.QUEUED, ArtifactKnown): _provision_known,
     (State.BUILDING, BuildSucceeded): _built,
@@ -219,6 +233,7 @@ TARGETS: dict[Rule, tuple[State, ...]] = {
     _build_again: (State.BUILDING,),
     _refuse: (State.FAILED,),
     _scale: (),
+    _pause: (),
     _provision_known: (State.PROVISIONING,),
     _built: (State.PROVISIONING,),
     _build_failed: (State.BUILDING, State.FAILED),

@@ -36,6 +36,8 @@ class Wish:
     source: Source
     requested_by: str = ""
     idempotency_key: str = ""
+    # It is built even where the same was built before.
+    no_cache: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class _Facts:
     requested_by: str
     branch: str = ""
     commit_message: str = ""
+    no_cache: bool = False
 
 
 class Uploads:
@@ -149,11 +152,11 @@ class Deployments:
                     field="source.archive.digest",
                     remedy="upload it first",
                 )
-            return _Facts(archive, Trigger.UPLOAD, wish.requested_by)
+            return _Facts(archive, Trigger.UPLOAD, wish.requested_by, no_cache=wish.no_cache)
         url = check_url(wish.source.url, field="source.git.url", allowed=self._rules.allowed_hosts)
         ref = check_ref(wish.source.ref, field="source.git.ref") if wish.source.ref else ""
         source = GitSource(url, ref, wish.source.commit)
-        return _Facts(source, Trigger.GIT, wish.requested_by, branch=branch_of(ref))
+        return _Facts(source, Trigger.GIT, wish.requested_by, branch=branch_of(ref), no_cache=wish.no_cache)
 
     async def _accept(self, work: Work, project: Project, environment: str, facts: _Facts, *, key: str = "") -> str:
         project = await in_environment(work, project, environment)
@@ -171,6 +174,7 @@ class Deployments:
             requested_at=await work.now(),
             branch=facts.branch,
             commit_message=facts.commit_message,
+            no_cache=facts.no_cache,
         )
         await work.accept(request, idempotency_key=key)
         return request.deployment_id

@@ -166,6 +166,8 @@ class DeploymentRequest:
     requested_at: datetime
     branch: str = ""
     commit_message: str = ""
+    # It is built even where the same was built before.
+    no_cache: bool = False
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def configuration_message(value: Configuration) -> types_pb2.Configuration:
 
 def request_message(value: DeploymentRequest) -> events_pb2.DeploymentRequested:
     """The event, which is also the record."""
-    return events_pb2.DeploymentRequested(
+    event = events_pb2.DeploymentRequested(
         deployment_id=value.deployment_id,
         project_id=value.project_id,
         project_name=value.project_name,
@@ -96,6 +96,8 @@ def request_message(value: DeploymentRequest) -> events_pb2.DeploymentRequested:
         requested_at=timestamp(value.requested_at),
         hosts=value.hosts,
     )
+    event.configuration.no_cache = value.no_cache
+    return event
 
 
 def request(message: events_pb2.DeploymentRequested) -> DeploymentRequest:
@@ -120,4 +122,5 @@ def request(message: events_pb2.DeploymentRequested) -> DeploymentRequest:
         requested_at=message.requested_at.ToDatetime(UTC),
         branch=message.branch,
         commit_message=message.commit_message,
+        no_cache=configuration.no_cache,
     )

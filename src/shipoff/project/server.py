@@ -86,6 +86,7 @@ class ProjectServer(project_pb2_grpc.ProjectServiceServicer):
             messages.source(request.source),
             requested_by=request.requested_by,
             idempotency_key=request.idempotency_key,
+            no_cache=request.no_cache,
         )
         return pb.RequestDeploymentResponse(deployment_id=await self._deployments.request(wish))
 

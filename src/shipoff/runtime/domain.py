@@ -109,7 +109,12 @@ class Workload:
     memory_bytes: int
     health_path: str
     ready_timeout_s: float
+    # Of its release command until that has ended, then of its becoming ready.
     ready_deadline: float
+    # How long its process `release` may take, which runs once before the others; 0: it is not run for this deployment.
+    release_timeout_s: float = 0.0
+    # That process has ended well.
+    released: bool = False
     # Under which names its environment is asked for, and where its `web` listens (0: where it is told to).
     hosts: tuple[str, ...] = ()
     port: int = 0
@@ -123,6 +128,8 @@ class Workload:
     # The ready endpoints last announced, and the revision they were announced with.
     endpoints: tuple[Endpoint, ...] = ()
     revision: int = 0
+    # Its instances rest until it is resumed.
+    paused: bool = False
     # Grows with every restart that was asked for; instances of an older one are replaced.
     generation: int = 0
     # The newest run's number; never given twice within a workload.
@@ -153,10 +160,26 @@ class Workload:
         """The processes that run for as long as the workload does."""
         return tuple(process for process in self.processes if process.name != RELEASE)
 
+    @property
+    def releasing(self) -> bool:
+        """Whether its release command has to end well before anything else of it runs."""
+        runs = self.release_timeout_s > 0 and any(process.name == RELEASE for process in self.processes)
+        return runs and not self.released
+
+    @property
+    def timeout_s(self) -> float:
+        """How long its present stage may take until it is ready: its release command, or its start."""
+        return self.release_timeout_s if self.releasing else self.ready_timeout_s
+
     def slots(self) -> tuple[tuple[str, int], ...]:
-        """The instances it shall have: replicas of `web` and one of each other; without a `web`, replicas of each."""
-        if not self.wanted:
+        """The instances it shall have: replicas of `web` and one of each other; without a `web`, replicas of each.
+
+        Before them its release command alone.
+        """
+        if not self.wanted or self.paused:
             return ()
+        if self.releasing:
+            return ((RELEASE, 0),)
         names = [process.name for process in self.runnable]
         return tuple(
             (name, index) for name in names for index in range(self.replicas if name == WEB or WEB not in names else 1)
@@ -198,6 +221,11 @@ class Instance:
     def serves(self) -> bool:
         """Whether requests can be sent to it."""
         return self.key.process == WEB
+
+    @property
+    def once(self) -> bool:
+        """Whether it is a release command's: whatever becomes of it, it is not started a second time."""
+        return self.key.process == RELEASE
 
     @property
     def endpoint(self) -> Endpoint:
@@ -252,6 +280,8 @@ class Observation:
     probe: Probe | None = None
     # How it ended, in words: "exit code 1".
     exit: str = ""
+    # It ended with exit code 0.
+    well: bool = False
     # It ended while nobody watched, so nobody is to blame.
     lost: bool = False
     # A limit that it is above, in words: it is killed for that.

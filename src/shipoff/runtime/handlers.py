@@ -32,7 +32,7 @@ class Handlers:
 
     async def apply(self, workload: Workload) -> None:
         """Wants a workload to run; nothing when the deployment has one. Raises InvalidInput when nothing of it runs."""
-        if not workload.slots():
+        if not workload.runnable:
             raise InvalidInput("the plan has no process to run", field="workload.processes", remedy="give it a start command")
         if await self.store.insert(workload):
             self.wake(workload.deployment_id)
@@ -59,6 +59,16 @@ class Handlers:
             again = transitions.restarted(workload, now)
             _require(again is not workload, workload)
             return again
+
+        await self._change(deployment_id, change)
+
+    async def pause(self, deployment_id: str, *, paused: bool) -> None:
+        """Wants its instances to rest, or to run again. Raises NotFound, and PreconditionFailed when it is not to run."""
+        now = self.clock()
+
+        def change(workload: Workload) -> Workload:
+            _require(workload.wanted and workload.was_ready, workload)
+            return transitions.paused(workload, now, wanted=paused)
 
         await self._change(deployment_id, change)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from shipoff.common import config, sandbox
@@ -20,10 +21,12 @@ from shipoff.contracts.types.v1 import types_pb2
 from shipoff.runtime.adapters.agent import AgentOptions, LogAgent
 from shipoff.runtime.adapters.commands import ProcessRunner
 from shipoff.runtime.adapters.enclosure import sandbox_for
+from shipoff.runtime.adapters.lease import Lease
 from shipoff.runtime.adapters.postgres import PostgresStore
 from shipoff.runtime.adapters.process import ProcessDriver
 from shipoff.runtime.adapters.release import Releases
 from shipoff.runtime.adapters.spawning import ProcessOptions, Spawner
+from shipoff.runtime.adapters.wakes import Wakes
 from shipoff.runtime.commands import Commands
 from shipoff.runtime.commands_server import CommandServer
 from shipoff.runtime.domain import Policy
@@ -33,6 +36,8 @@ from shipoff.runtime.ports import Driver, Runner
 from shipoff.runtime.reconciler import Reconciler
 from shipoff.runtime.server import Defaults, RuntimeServer
 from shipoff.runtime.settings import KubernetesSettings, RuntimeSettings
+
+Shipping = Callable[[], AbstractAsyncContextManager[None]]
 
 # Probes and stops under way keep few connections busy.
 _POOL_SIZE = 4
@@ -69,17 +74,28 @@ async def running(settings: RuntimeSettings | None = None, *, policy: Policy | N
 
         if cluster is not None:
             parts = _on_cluster(settings, cluster, gitops, (database, streams), clock=clock, wake=wake)
-            driver, runner = await stack.enter_async_context(parts)
+            driver, runner, shipping = await stack.enter_async_context(parts)
         else:
             objects = await stack.enter_async_context(ObjectStore.open(settings.objects_url))
             driver, runner = await stack.enter_async_context(_on_this_machine(settings, objects, streams, wake=wake))
-        reconciler = Reconciler(store, driver, policy=policy, clock=clock)
-        # What runs on a cluster does not end with the platform.
-        if settings.stop_on_exit and settings.driver == "process":
-            stack.push_async_callback(reconciler.suspend)
-        await stack.enter_async_context(reconciler.running())
+        if cluster is None:
+            reconciler = Reconciler(store, driver, policy=policy, clock=clock)
+            if settings.stop_on_exit:
+                stack.push_async_callback(reconciler.suspend)
+            await stack.enter_async_context(reconciler.running())
+            tell = reconciler.wake
+        else:
+            # What runs on a cluster does not end with the platform, and one of several looks after it.
+            lease = Lease(database, "reconciler", lease_s=settings.lease_s)
+            fenced = PostgresStore(database, outbox, check=lease.check)
+            reconciler = Reconciler(fenced, driver, policy=policy, clock=clock, may_act=lease.is_held)
+            wakes = Wakes(streams)
+            await stack.enter_async_context(wakes.telling())
+            lead = partial(_leading, driver, reconciler, wakes, shipping)
+            await stack.enter_async_context(lease.leading(lead))
+            tell = wakes.tell
 
-        handlers = Handlers(store, reconciler.wake, clock, measure=driver.capacity)
+        handlers = Handlers(store, tell, clock, measure=driver.capacity)
         runs = types_pb2.ARTIFACT_KIND_IMAGE if settings.driver == "kubernetes" else types_pb2.ARTIFACT_KIND_APP
         defaults = Defaults(settings.default_memory_bytes, settings.default_ready_timeout_s, runs)
         server = RuntimeServer(handlers, defaults=defaults, clock=clock)
@@ -90,6 +106,13 @@ async def running(settings: RuntimeSettings | None = None, *, policy: Policy | N
             (commands_pb2_grpc.add_CommandServiceServicer_to_server, commands),
         ]
         await stack.enter_async_context(serving(address, registrations))
+        yield
+
+
+@asynccontextmanager
+async def _leading(driver: Driver, reconciler: Reconciler, wakes: Wakes, shipping: Shipping) -> AsyncIterator[None]:
+    """What the leader does: follows the cluster, listens to the others, brings about what is wanted, and ships logs."""
+    async with driver.following(), wakes.listening(reconciler.wake), reconciler.running(), shipping():
         yield
 
 
@@ -137,19 +160,15 @@ async def _on_cluster(
     *,
     clock: Callable[[], float],
     wake: Callable[[str], None],
-) -> AsyncIterator[tuple[Driver, Runner]]:
-    """The driver `kubernetes`, on the cluster that KUBECONFIG names or that this process runs in."""
+) -> AsyncIterator[tuple[Driver, Runner, Shipping]]:
+    """The driver `kubernetes`, on the cluster that KUBECONFIG names or that this process runs in; and what ships its logs."""
     # Its typed client takes half a second to load, which one machine has no use for.
     from shipoff.runtime.adapters.kubernetes import on_cluster, shipping_logs
     from shipoff.runtime.adapters.logpositions import PostgresPositions
 
     sealer = Sealer(settings.master_key.get_secret_value())
     copies = config.home() / "gitops"
-    async with (
-        on_cluster(cluster, sealer, grace_s=settings.grace_s, clock=clock, on_change=wake, gitops=gitops, copies=copies) as (
-            driver,
-            runner,
-        ),
-        shipping_logs(cluster, driver, backing[1], PostgresPositions(backing[0])),
-    ):
-        yield driver, runner
+    async with on_cluster(
+        cluster, sealer, grace_s=settings.grace_s, clock=clock, on_change=wake, gitops=gitops, copies=copies
+    ) as (driver, runner):
+        yield driver, runner, partial(shipping_logs, cluster, driver, backing[1], PostgresPositions(backing[0]))

@@ -93,6 +93,10 @@ class Driver(Protocol):
         """Removes whatever is left of a workload whose instances are gone."""
         ...
 
+    def following(self) -> AbstractAsyncContextManager[object]:
+        """Whoever brings about what is wanted follows meanwhile what there is."""
+        ...
+
     async def running(self) -> Collection[InstanceKey]:
         """Every run that is there, wanted or not."""
         ...

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from shipoff.common.errors import Aborted, AlreadyExists, PermanentError, TemporaryError
+from shipoff.common.errors import Aborted, AlreadyExists, PermanentError, TemporaryError, Unavailable
 from shipoff.common.failpoints import crossing
 from shipoff.common.lifecycle import background, looping
 from shipoff.common.telemetry import take_on
@@ -68,11 +68,21 @@ class _Known:
 class Reconciler:
     """Looks after every workload of this runtime."""
 
-    def __init__(self, store: Store, driver: Driver, *, policy: Policy, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        driver: Driver,
+        *,
+        policy: Policy,
+        clock: Callable[[], float],
+        may_act: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._store = store
         self._driver = driver
         self._policy = policy
         self._clock = clock
+        # Whether it is this process that brings about what is wanted.
+        self._may_act = may_act
         self._known: dict[str, _Known] = {}
         self._woken: set[str] = set()
         # (when, deployment id), the next first; an entry whose time is not the workload's any more counts for nothing.
@@ -91,6 +101,9 @@ class Reconciler:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Reconciles beside the block; on leaving, what is under way has ended."""
+        self._known.clear()
+        self._woken.clear()
+        self._due.clear()
         await self._resume()
         try:
             async with (
@@ -305,6 +318,8 @@ class Reconciler:
             )  # fmt: skip
 
     async def _perform(self, action: Action, known: _Known) -> None:
+        if not self._may_act():
+            raise Unavailable("another runtime may bring it about by now")
         match action:
             case StartInstance(key=key):
                 await self._start(key, known)
@@ -330,8 +345,7 @@ class Reconciler:
         except PermanentError as error:
             known.refused |= {one.key: error.message for one in instances}
         except TemporaryError as error:
-            known.trouble = error.message
-            log.info("a change waits", deployment_id=workload.deployment_id, error=error.message)
+            self._wait(known, workload.deployment_id, error.message)
 
     async def _start(self, key: InstanceKey, known: _Known) -> None:
         """A start that fails is an observation of the next look."""
@@ -345,8 +359,13 @@ class Reconciler:
         except PermanentError as error:
             known.refused[key] = error.message
         except TemporaryError as error:
-            known.trouble = error.message
-            log.info("start waits", deployment_id=workload.deployment_id, error=error.message)
+            self._wait(known, workload.deployment_id, error.message)
+
+    @staticmethod
+    def _wait(known: _Known, deployment_id: str, words: str) -> None:
+        if known.trouble != words:
+            log.info("a change waits", deployment_id=deployment_id, error=words)
+        known.trouble = words
 
 
 def _has(stored: Stored | None, key: InstanceKey) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc.aio
@@ -79,10 +79,16 @@ class RuntimeServer(runtime_pb2_grpc.RuntimeServiceServicer):
         await self._handlers.restart(request.deployment_id)
         return runtime_pb2.RestartWorkloadResponse()
 
+    async def PauseWorkload(
+        self, request: runtime_pb2.PauseWorkloadRequest, context: _Context
+    ) -> runtime_pb2.PauseWorkloadResponse:
+        await self._handlers.pause(request.deployment_id, paused=request.paused)
+        return runtime_pb2.PauseWorkloadResponse()
+
     async def GetWorkload(self, request: runtime_pb2.GetWorkloadRequest, context: _Context) -> runtime_pb2.GetWorkloadResponse:
         workload, instances = await self._handlers.get(request.deployment_id)
         return runtime_pb2.GetWorkloadResponse(
-            phase=_PHASES[workload.phase],
+            phase=runtime_pb2.WORKLOAD_PHASE_PAUSED if workload.wanted and workload.paused else _PHASES[workload.phase],
             reason=workload.reason,
             replicas=workload.replicas,
             revision=workload.revision,
@@ -93,8 +99,7 @@ class RuntimeServer(runtime_pb2_grpc.RuntimeServiceServicer):
 def workload_of(message: runtime_pb2.Workload, *, defaults: Defaults, now: float) -> Workload:
     """The workload that a request describes. Raises InvalidInput."""
     run = message.configuration.run
-    ready_timeout_s = float(run.ready_timeout_s or defaults.ready_timeout_s)
-    return Workload(
+    workload = Workload(
         deployment_id=message.deployment_id,
         project_id=message.project_id,
         project_name=message.project_name,
@@ -108,8 +113,9 @@ def workload_of(message: runtime_pb2.Workload, *, defaults: Defaults, now: float
         cpu_millis=run.cpu_millis,
         memory_bytes=run.memory_bytes or defaults.memory_bytes,
         health_path=run.health_path,
-        ready_timeout_s=ready_timeout_s,
-        ready_deadline=now + ready_timeout_s,
+        ready_timeout_s=float(run.ready_timeout_s or defaults.ready_timeout_s),
+        ready_deadline=now,
+        release_timeout_s=float(message.release_timeout_s),
         hosts=tuple(message.hosts),
         port=message.port,
         requested_by=message.requested_by,
@@ -117,6 +123,7 @@ def workload_of(message: runtime_pb2.Workload, *, defaults: Defaults, now: float
         request_id=current().request_id,
         traceparent=current().traceparent,
     )
+    return replace(workload, ready_deadline=now + workload.timeout_s)
 
 
 def _artifact(message: types_pb2.Artifact, runs: int) -> Artifact:

@@ -32,6 +32,8 @@ class RuntimeSettings(ServiceSettings):
     max_processes: int = 256
     # Between SIGTERM and SIGKILL.
     grace_s: float = 10.0
+    # On a cluster one of several runtimes looks after it; so long after that one's death another does.
+    lease_s: float = Field(default=10.0, ge=0.5)
     # Output that could not be shipped yet; beyond it the oldest is dropped and counted.
     unshipped_log_bytes: int = 64 << 20
     # So many commands (`shipoff run`, `shipoff exec`) run at the same time; of one project at most four.

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from shipoff.runtime import releasing
 from shipoff.runtime.domain import (
     Action,
     Arrange,
@@ -32,7 +33,7 @@ from shipoff.runtime.domain import (
     SwitchRoute,
     Workload,
 )
-from shipoff.runtime.supervision import Surroundings, advance, start, stop
+from shipoff.runtime.supervision import Step, Surroundings, advance, start, stop
 
 Slot = tuple[str, int]
 
@@ -43,11 +44,13 @@ def scaled(workload: Workload, replicas: int) -> Workload:
 
 
 def restarted(workload: Workload, now: float) -> Workload:
-    """Every instance is to be replaced; one that had failed gets another chance."""
+    """Every instance is to be replaced; one that had failed gets another chance, unless its release command had."""
     if workload.phase in (Phase.STOPPING, Phase.STOPPED):
         return workload
     if workload.phase is not Phase.FAILED:
         return replace(workload, generation=workload.generation + 1)
+    if workload.releasing:
+        return workload
     return replace(
         workload,
         generation=workload.generation + 1,
@@ -58,6 +61,17 @@ def restarted(workload: Workload, now: float) -> Workload:
         settled=False,
         ready_deadline=now + workload.ready_timeout_s,
     )
+
+
+def paused(workload: Workload, now: float, *, wanted: bool) -> Workload:
+    """Its instances rest, or run again; nothing for one that has not been ready or is not to run.
+
+    Their addresses are forgotten, so that the first of those that come back are told of. Until then nobody misses them.
+    """
+    if not workload.wanted or not workload.was_ready or workload.paused == wanted:
+        return workload
+    missed_from = 0.0 if wanted else now + workload.ready_timeout_s
+    return replace(workload, paused=wanted, endpoints=(), unready_since=missed_from, loop_told=False, reason="")
 
 
 def stopped(workload: Workload) -> Workload:
@@ -73,7 +87,7 @@ def resumed(workload: Workload, now: float) -> Workload:
         workload = replace(workload, unready_since=now)
     if workload.phase is not Phase.STARTING:
         return workload
-    return replace(workload, ready_deadline=max(workload.ready_deadline, now + workload.ready_timeout_s))
+    return replace(workload, ready_deadline=max(workload.ready_deadline, now + workload.timeout_s))
 
 
 def due_within(instances: Iterable[Instance], latest: float) -> tuple[Instance, ...]:
@@ -82,14 +96,18 @@ def due_within(instances: Iterable[Instance], latest: float) -> tuple[Instance, 
 
 
 def suspended(instances: Iterable[Instance]) -> tuple[Instance, ...]:
-    """What is left of instances that the platform stopped because it stops itself: each slot waits to be started again."""
+    """What is left of instances that the platform stopped because it stops itself: each slot waits to be started again.
+
+    A release command is not: how it ended is found out by the next start.
+    """
     newest: dict[Slot, Instance] = {}
     for instance in sorted(instances, key=lambda one: one.key):
         newest[instance.key.slot] = instance
     return tuple(
-        replace(one, state=InstanceState.WAITING, pid=0, process_started="", due_at=0.0, ready_at=0.0, cause="")
+        one if one.once
+        else replace(one, state=InstanceState.WAITING, pid=0, process_started="", due_at=0.0, ready_at=0.0, cause="")
         for one in newest.values()
-    )
+    )  # fmt: skip
 
 
 def due_probes(instances: Iterable[Instance], now: float) -> frozenset[InstanceKey]:
@@ -152,10 +170,22 @@ class _Course:
             seen = observed.instances.get(instance.key)
             if self.workload.was_ready and instance.key in observed.refused:
                 seen = Observation(alive=False, exit=observed.refused[instance.key])
-            step = advance(instance, seen, self._around())
+            step = self._release(instance, seen) if instance.once else advance(instance, seen, self._around())
             self.actions += step.actions
             if step.instance is not None:
                 self.runs[step.instance.key] = step.instance
+
+    def _release(self, instance: Instance, seen: Observation | None) -> Step:
+        step, verdict = releasing.advance(instance, seen, self._around())
+        if verdict == releasing.WELL:
+            self.workload = releasing.released(self.workload, self.now)
+        elif verdict:
+            self._give_up(verdict)
+        return step
+
+    def _give_up(self, reason: str) -> None:
+        self.workload = replace(self.workload, phase=Phase.FAILED, reason=reason)
+        self.emissions.append(EmitFailed(reason, was_ready=False))
 
     def _by_slot(self) -> Mapping[Slot, list[Instance]]:
         """The runs of each slot, the newest last."""
@@ -217,7 +247,7 @@ class _Course:
         newest = [by_slot[slot][-1] for slot in wanted]
         rolling = any(run.state is not InstanceState.READY and run.generation == self.workload.generation for run in newest)
         for run in newest:
-            if run.generation >= self.workload.generation or run.state is InstanceState.STOPPING:
+            if run.generation >= self.workload.generation or run.state is InstanceState.STOPPING or run.once:
                 continue
             if run.state is InstanceState.STARTING:
                 self._put(run, stop(run, at=self.now))
@@ -235,8 +265,7 @@ class _Course:
         if not self.workload.was_ready:
             reason = self._hopeless(observed)
             if reason:
-                self.workload = replace(self.workload, phase=Phase.FAILED, reason=reason)
-                self.emissions.append(EmitFailed(reason, was_ready=False))
+                self._give_up(reason)
             return
         self._watch_readiness()
         reason = self._broken()
@@ -278,6 +307,8 @@ class _Course:
         held_up = not self._complete() or (observed.trouble and not observed.routed)
         if self.now < self.workload.ready_deadline or not held_up:
             return ""
+        if self.workload.releasing:
+            return releasing.overdue(self.workload, observed.trouble)
         words = observed.trouble or next((_silence(run) for run in missing), "nothing was started")
         return f"never became ready: {words} within {self.workload.ready_timeout_s:g} s"
 

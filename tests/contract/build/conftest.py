@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from neighbours import kube_builds
@@ -12,6 +14,10 @@ from neighbours.kube_api import KubeApi
 from neighbours.kube_builds import ADDRESS, Site
 from neighbours.kube_jobs import JobNodes
 from neighbours.ports import free_port
+
+from shipoff.build.adapters.kubernetes import cluster_of
+from shipoff.build.manifests import BuildCluster
+from shipoff.build.settings import BuildSettings, JobSettings
 
 
 @pytest.fixture
@@ -63,3 +69,15 @@ def nodes(site: Site) -> JobNodes:
     if site.nodes is None:
         pytest.skip("a real cluster is not broken for a test")
     return site.nodes
+
+
+@pytest.fixture
+def job_cluster(site: Site) -> Callable[..., BuildCluster]:
+    """The settings of the build service for its cluster, changed as a test wants."""
+
+    def made(**changes: Any) -> BuildCluster:
+        settings = BuildSettings(builders="kubernetes", builder_listen="0.0.0.0:1", _env_file=None)  # type: ignore[call-arg]  # pydantic-settings' own
+        jobs = JobSettings(address="192.0.2.1:1", _env_file=None)  # type: ignore[call-arg]  # the rest is in the environment
+        return replace(cluster_of(settings, jobs), **changes)
+
+    return made

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 from lightkube.resources.apps_v1 import Deployment
+from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
 from lightkube.resources.core_v1 import ConfigMap, Namespace, Secret, ServiceAccount
 from lightkube.resources.networking_v1 import Ingress, NetworkPolicy
 from lightkube.types import PatchType
@@ -18,6 +19,7 @@ from neighbours.runtime_store import MemoryStore
 
 from shipoff.runtime.adapters.kubernetes.api import Api
 from shipoff.runtime.domain import (
+    EmitEndpointsChanged,
     EmitFailed,
     EmitReady,
     EmitStopped,
@@ -217,6 +219,25 @@ async def test_instances_are_added_and_taken_away(ground: Ground, runtime: Runti
     await until(lambda: _are_there(ground, web, 1))
     await until(lambda: len(ground.store.rows[web.deployment_id][1]) == 1)
     assert ground.store.rows[web.deployment_id][0].phase is Phase.READY
+
+
+@pytest.mark.parametrize("most", [0, 5])
+async def test_a_paused_release_has_no_pods_and_no_autoscaler_until_it_is_resumed(ground: Ground, most: int) -> None:
+    ground.cluster = replace(ground.cluster, max_replicas=most)
+    async with ground.runtime() as runtime:
+        web = ground.workload(replicas=2)
+        await ground.ready(runtime, web)
+        await runtime.handlers.pause(web.deployment_id, paused=True)
+        await until(lambda: _are_there(ground, web, 0))
+        namespace = ground.names[web.deployment_id].namespace
+        assert not [one async for one in ground.client.list(HorizontalPodAutoscaler, namespace=namespace)]
+        await until(lambda: not ground.store.rows[web.deployment_id][1])
+        assert not [one for one in ground.store.emissions if isinstance(one[1], EmitFailed)]
+        await runtime.handlers.pause(web.deployment_id, paused=False)
+        await until(lambda: _are_there(ground, web, 2))
+        await until(lambda: any(isinstance(one, EmitEndpointsChanged) for _, one in ground.store.emissions))
+        found = [one async for one in ground.client.list(HorizontalPodAutoscaler, namespace=namespace)]
+        assert len(found) == (1 if most else 0)
 
 
 async def test_what_an_autoscaler_added_stays_when_the_same_release_is_deployed_again(ground: Ground) -> None:

@@ -230,6 +230,18 @@ async def test_the_repository_s_own_dockerfile_is_used_with_secrets_as_mounts_an
     assert "warning: the image may run as root" not in await yard.text(deployment)
 
 
+async def test_a_mistake_of_the_dockerfile_is_told_with_its_line_and_buildkit_s_words(yard):
+    wrong = {"Dockerfile": "FROM run:1\nFROB everything\n"}
+    result = await failed(yard, wrong)
+    assert result.failure == events_pb2.BUILD_FAILURE_PLAN
+    assert result.reason == "Dockerfile, line 2 `FROB everything`: unknown instruction: FROB (did you mean FROM?)"
+    missing = {"Dockerfile": "FROM run:1\nCOPY nowhere /x\n"}
+    result = await failed(yard, missing)
+    assert result.failure == events_pb2.BUILD_FAILURE_COMMAND
+    assert "COPY nowhere /x" in result.reason
+    assert "not found" in result.reason
+
+
 async def test_a_secret_asked_for_as_a_build_argument_is_refused(yard):
     files = {"Dockerfile": "FROM run:1\nARG API_TOKEN\nRUN true\n"}
     result = await failed(yard, files, variables=VARIABLES)

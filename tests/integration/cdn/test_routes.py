@@ -50,6 +50,24 @@ async def test_an_app_is_proxied_with_the_edge_s_own_forwarding_headers(cdn: Cdn
     assert "host: app.localhost" in heads[0]
 
 
+async def test_a_paused_app_says_so_at_once_and_comes_back(cdn: Cdn) -> None:
+    site, deployment = Site("app.localhost"), new_id()
+    async with app(saying("hello")) as port:
+        await cdn.route(site, deployment, port)
+        assert (await cdn.get("app.localhost")).text == "hello"
+        paused = cdn_pb2.Route(
+            project_id=site.project_id, environment=site.environment, deployment_id=deployment, hosts=[site.host], fence=7,
+            proxy=cdn_pb2.ProxyTarget(paused=True),
+        )  # fmt: skip
+        await cdn.stub.SetRoute(cdn_pb2.SetRouteRequest(route=paused))
+        began = asyncio.get_running_loop().time()
+        answer = await cdn.get("app.localhost")
+        assert (answer.status_code, "is paused" in answer.text, answer.headers["retry-after"]) == (503, True, "300")
+        assert asyncio.get_running_loop().time() - began < 5
+        await cdn.route(site, deployment, port, fence=8)
+        assert (await cdn.get("app.localhost")).text == "hello"
+
+
 async def test_pieces_of_a_stream_pass_as_they_come_and_survive_other_apps_switches(cdn: Cdn) -> None:
     go_on = asyncio.Event()
 

@@ -423,7 +423,7 @@ class Interface:
             Route(f"{project}/sources", self.source, methods=["POST"]),
             Route(f"{project}/deployments", self.project_deployments, methods=both),
             Route(f"{project}/status", self.status),
-            Route(f"{project}/scale", self.scale, methods=["POST"]),
+            *(Route(f"{project}/{verb}", self.scale, methods=["POST"]) for verb in ("scale", "restart", "pause", "resume")),
             Route(f"{project}/rollback", self.rollback, methods=["POST"]),
             Route(f"{project}/variables", self.variables, methods=["GET", "PUT", "DELETE"]),
             Route(f"{project}/hooks", self.hooks, methods=both),

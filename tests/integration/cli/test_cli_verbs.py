@@ -313,6 +313,7 @@ def test_login_keeps_a_token_that_works(platform: Platform, monkeypatch: pytest.
     monkeypatch.delenv("SHIPOFF_TOKEN")
     run("login", "--token", "wrong", code=3)
     assert credentials.load().token == ""
+    assert "--token" in run("login", stdin="", code=2).stderr
     assert "ann@example.com" in run("login", stdin=f"{TOKEN}\n").stdout
     assert credentials.load().token == TOKEN
     assert TOKEN not in run("whoami").stdout
@@ -526,6 +527,10 @@ def test_scale_queue_hooks_tokens_members(platform: Platform) -> None:
     platform.add_project("my-app")
     run("scale", "3")
     assert platform.bodies[-1][2] == {"environment": "production", "replicas": 3}
+    assert "replaced one after the other" in run("restart").stdout
+    assert "shipoff resume" in run("pause").stdout
+    assert json.loads(run("resume", "-e", "staging", "--json").stdout)["environment"] == "staging"
+    assert platform.bodies[-1][2] == {"environment": "staging"}
     assert "app #4" in run("queue").stdout
     assert "hook-secret" in run("hooks", "add", "https://h.example/").stdout
     assert "https://h.example/" in run("hooks", "list").stdout

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from shipoff.common.errors import AlreadyExists, InvalidInput, PreconditionFailed, Unavailable
-from shipoff.common.postgres import Database, migrate
+from shipoff.common.postgres import Database, Part, migrate
 
 
 @pytest.fixture
@@ -129,3 +129,46 @@ async def test_a_lock_is_not_waited_for_as_long_as_its_holder_likes(url, monkeyp
 async def _scalar(database: Database, statement: sa.TextClause) -> None:
     async with database.transaction() as tx:
         await tx.scalar(statement)
+
+
+async def test_what_only_reads_does_not_wait_for_those_who_write(url):
+    """As long as a burst has all connections, whoever looks at a deployment would stand in line behind it."""
+    async with Database.open(url, pool_size=1, read_pool_size=1) as database, database.transaction() as writer:
+        await writer.execute(sa.text("CREATE TABLE written (name text)"))
+        async with asyncio.timeout(4):
+            assert await database.all(sa.text("SELECT 1 AS one")) == [{"one": 1}]
+            async with database.transaction(reading=True) as reader:
+                assert await reader.scalar(sa.text("SELECT 2")) == 2
+
+
+ADD = sa.text("INSERT INTO things SELECT unnest(CAST(:names AS text[])), :size RETURNING name, size")
+GROW = sa.text("UPDATE things SET size = size + :size RETURNING name")
+
+
+async def test_parts_are_one_statement_each_with_values_and_an_answer_of_its_own(database):
+    await add(database, "a")
+    called: list[str] = []
+    async with database.transaction() as tx:
+        tx.after_commit(lambda: called.append("committed"))
+        parts = [
+            Part("added", ADD, {"names": ["b", "c"], "size": 5}, "array_agg(name ORDER BY name)"),
+            Part("grown", GROW, {"size": 2}, "count(*)"),
+        ]
+        answer = await tx.together(parts)
+    # None of them sees what another one changes.
+    assert dict(answer) == {"added": ["b", "c"], "grown": 1}
+    rows = await database.all(sa.text("SELECT name, size FROM things ORDER BY name"))
+    assert [(row["name"], row["size"]) for row in rows] == [("a", 3), ("b", 5), ("c", 5)]
+    assert called == ["committed"]
+
+
+async def test_of_parts_all_happen_or_none(database):
+    await add(database, "a")
+
+    async def fail() -> None:
+        async with database.transaction() as tx:
+            await tx.together([Part("grown", GROW, {"size": 2}), Part("added", ADD, {"names": ["b"], "size": 0})])
+
+    with pytest.raises(PreconditionFailed):
+        await fail()
+    assert [row["size"] for row in await database.all(sa.text("SELECT size FROM things"))] == [1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from types import SimpleNamespace
 
@@ -94,6 +95,38 @@ async def test_a_poison_event_is_dead_lettered_with_its_reason_after_its_tries(s
     assert dead == {"ValueError: poison", "InvalidInput: no sense in it"}
     # Once with its neighbours, then alone as often as it may.
     assert 100 - len(recorder.failures[1]) == QUICK.max_tries + 1
+
+
+async def test_what_is_done_is_acknowledged_with_the_next_read_or_on_leaving(streams, eventually):
+    recorder = Recorder()
+    # It reads for longer than the test lasts, and never looks at what is pending.
+    slow = ConsumerOptions(block_ms=60_000, first_backoff_s=3600, upkeep_s=3600)
+    leaving: list[bool] = []
+
+    async def pending() -> int:
+        return int((await streams.client.xpending(LOGS_INGEST, "log"))["pending"])
+
+    async def handle(events: Sequence[Event]) -> None:
+        await recorder(events)
+        if leaving:
+            consuming.cancel()
+
+    async def consume() -> None:
+        async with Consumer(streams, LOGS_INGEST, "log", handle, options=slow).running():
+            await asyncio.Event().wait()
+
+    consuming = asyncio.create_task(consume())
+    await streams.publish(LOGS_INGEST, [started(1)], tenant_id="t")
+
+    async def acknowledged() -> bool:
+        return recorder.seen == [1] and await pending() == 0
+
+    await eventually(acknowledged)
+    leaving.append(True)
+    await streams.publish(LOGS_INGEST, [started(2)], tenant_id="t")
+    await asyncio.wait([consuming])
+    assert recorder.seen == [1, 2]
+    assert await pending() == 0
 
 
 async def test_what_is_no_event_at_all_is_dead_lettered(streams, eventually):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc.aio
 import pytest
+from cryptography.hazmat.primitives import serialization
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from neighbours.authority import Authority, Files
 from neighbours.ports import free_port
@@ -121,20 +122,32 @@ async def test_a_channel_of_a_service_shows_what_its_settings_name(detector, aut
         assert await detect(detector_pb2_grpc.DetectorServiceStub(opened)) == "reached"
 
 
-async def test_renewed_certificates_are_taken_by_both_sides_without_a_restart(authority, tmp_path, become):
-    # The first ones of both are of an authority that is replaced as well: nothing of before would be believed.
+async def test_a_server_takes_its_renewed_certificate_without_a_restart(authority, tmp_path, become):
+    # Of another authority: nothing of before would be believed.
     former = Authority("former")
     become(former.issue(tmp_path / "detector", "detector"))
     address = f"localhost:{free_port()}"
-    caller = former.issue(tmp_path / "gateway", "gateway")
-    async with serving(address, [(DETECTOR, Detector())]), called_by(address, caller) as stub:
-        assert await detect(stub) == "reached"
+    async with serving(address, [(DETECTOR, Detector())]):
+        async with called_by(address, former.issue(tmp_path / "early", "gateway")) as early:
+            assert await detect(early) == "reached"
         authority.issue(tmp_path / "detector", "detector")
         async with called_by(address, former.issue(tmp_path / "late", "gateway")) as late:
             with pytest.raises(errors.Unavailable):
                 await detect(late)
-        authority.issue(tmp_path / "gateway", "gateway")
-        assert await detect(stub) == "reached"
+        async with called_by(address, authority.issue(tmp_path / "gateway", "gateway")) as stub:
+            assert await detect(stub) == "reached"
+
+
+async def test_a_caller_takes_its_renewed_certificate_without_a_restart(authority, tmp_path, become):
+    former = Authority("former")
+    address = f"localhost:{free_port()}"
+    async with called_by(address, former.issue(tmp_path / "gateway", "gateway")) as stub:
+        for issuer in (former, authority):
+            become(issuer.issue(tmp_path / f"detector of {issuer.name}", "detector"))
+            issuer.issue(tmp_path / "gateway", "gateway")
+            # Another server each time, so that no connection of before is used.
+            async with serving(address, [(DETECTOR, Detector())]):
+                assert await detect(stub) == "reached"
 
 
 async def test_a_certificate_that_cannot_be_read_again_stays(detector, authority, tmp_path):
@@ -155,8 +168,17 @@ async def test_builders_hold_no_certificate(authority, tmp_path, become):
     become(authority.issue(tmp_path / "build", "build"))
     address = f"localhost:{free_port()}"
     added = [(build_pb2_grpc.add_BuilderServiceServicer_to_server, Builders())]
-    async with serving(address, added), calls.channel(address) as opened:
-        with pytest.raises(errors.NotFound, match="reached"):
+    async with serving(address, added):
+        await _fetch(address, tls.authority(), errors.NotFound)
+        # What is served there is believed by its certificate, and not to be had in clear.
+        stranger = Authority("another").certificate.public_bytes(serialization.Encoding.PEM).decode()
+        await _fetch(address, stranger, errors.Unavailable)
+        await _fetch(address, "", errors.Unavailable)
+
+
+async def _fetch(address: str, authority: str, expected: type[errors.ShipoffError]) -> None:
+    async with calls.channel(address, credentials=calls.believing(authority)) as opened:
+        with pytest.raises(expected):
             async for _ in build_pb2_grpc.BuilderServiceStub(opened).FetchSource(build_pb2.FetchSourceRequest()):
                 pass
 

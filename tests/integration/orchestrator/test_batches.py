@@ -217,3 +217,58 @@ async def test_what_nobody_asked_for_is_told_under_the_deployments_own_ids(store
     assert told == twice | {(deployments[2].id, ids[2]): 1, (deployments[2].id, canceller): 1}
     held = await store.claim(limit=10, lease_s=1)
     assert {one.record.deployment.context for one in held} == set(ids)
+
+
+async def states_of(database: Database) -> dict[str, str]:
+    rows = await database.all(sa.text("SELECT id, state FROM deployments"))
+    return {str(row["id"]): row["state"] for row in rows}
+
+
+async def accept_and_admit(store: PostgresStore, one: NewDeployment) -> None:
+    async with store.begin() as work:
+        with working_on(one.context):
+            await handlers.accept(work, one)
+        await handlers.admit_accepted(work, store._terms)
+
+
+async def test_what_finds_a_slot_free_is_let_in_by_the_transaction_that_accepts_it(store):
+    store, database = store
+    one = replace(new(new_id()), context=Context(request_id="r-1", tenant_id=TEAM, traceparent=new_traceparent()))
+    await accept_and_admit(store, one)
+    assert await states_of(database) == {one.id: "building"}
+    stored = await database.all(sa.text("SELECT xmin FROM deployments UNION SELECT xmin FROM transitions"))
+    assert len(stored) == 1, "one commit"
+    sums = await database.one_or_none(
+        sa.text("SELECT memory_bytes_reserved AS sum, (SELECT memory_bytes FROM reservations) AS held FROM budget")
+    )
+    assert sums is not None
+    assert sums["sum"] == sums["held"] > 0
+    (told,) = await database.all(sa.text("SELECT envelope FROM outbox"))
+    assert decode(told["envelope"]).context == one.context
+
+
+async def test_somebody_who_waited_longer_is_let_in_by_it_under_ids_of_its_own(store):
+    store, database = store
+    ids = [Context(request_id=f"r-{n}", tenant_id=TEAM, traceparent=new_traceparent()) for n in range(2)]
+    waiting, accepted = (replace(new(new_id()), context=one) for one in ids)
+    async with store.begin() as work:
+        await handlers.accept(work, waiting)
+    await accept_and_admit(store, accepted)
+    assert set((await states_of(database)).values()) == {"building"}
+    told = [decode(row["envelope"]) for row in await database.all(sa.text("SELECT envelope FROM outbox"))]
+    assert {(one.message.deployment_id, one.context) for one in told} == {(waiting.id, ids[0]), (accepted.id, ids[1])}
+
+
+async def test_nobody_who_is_accepted_waits_for_whoever_holds_the_budget(store):
+    store, database = store
+    woken: list[bool] = []
+    store._wakes = replace(store._wakes, admission=lambda: woken.append(True))
+    one, other = new(new_id()), new(new_id())
+    async with database.transaction() as tx:
+        await tx.execute(sa.text("SELECT 1 FROM budget FOR UPDATE"))
+        await accept_and_admit(store, one)
+        assert await states_of(database) == {one.id: "queued"}
+        assert woken == [True], "its turn comes after the commit"
+    await accept_and_admit(store, other)
+    assert set((await states_of(database)).values()) == {"building"}
+    assert woken == [True], "everybody was looked at"

@@ -201,6 +201,37 @@ class TestDeadlines:
         await rig.eventually(lambda: rig.workloads.stopped == [new])
 
 
+class TestReleaseCommands:
+    """Their time is their own, and going back runs none."""
+
+    @pytest.fixture
+    def orchestrator_settings(self):
+        return {"sweep_s": 0.1, "provision_timeout_s": 1, "release_timeout_s": 2}
+
+    async def test_a_plan_with_one_has_its_time_on_top_of_becoming_ready(self, rig):
+        rig.builds.processes = ["release", "web"]
+        rig.workloads.automatic = False
+        deployment = await rig.until(new := await rig.request(new_id()), "FAILED")
+        assert deployment.reason == "it never became ready within 3 s"
+        assert rig.workloads.release_timeouts[new] == 2
+
+    async def test_an_earlier_release_comes_back_without_it_and_a_redeploy_runs_it(self, rig):
+        rig.builds.processes = ["release", "web"]
+        project = new_id()
+        first = await rig.request(project)
+        await rig.until(first, "PRODUCTION")
+        again = {}
+        for trigger in (types_pb2.TRIGGER_REDEPLOY, types_pb2.TRIGGER_ROLLBACK):
+            request = orchestrator_pb2.CreateDeploymentRequest(
+                from_deployment_id=first, trigger=trigger, deployment_id=new_id()
+            )
+            again[trigger] = (await rig.stub.CreateDeployment(request)).deployment.id
+            await rig.until(again[trigger], "PRODUCTION")
+        assert rig.workloads.release_timeouts == {
+            first: 2, again[types_pb2.TRIGGER_REDEPLOY]: 2, again[types_pb2.TRIGGER_ROLLBACK]: 0
+        }  # fmt: skip
+
+
 async def test_the_database_itself_refuses_a_second_production_and_an_illegal_transition(rig):
     project = new_id()
     first = await rig.request(project)

@@ -140,6 +140,45 @@ async def test_scaling_reserves_is_refused_without_room_and_gives_back(rig):
     assert await reserved(rig) == (100, 256 * MIB)
 
 
+async def test_a_paused_app_reserves_nothing_and_takes_its_place_again_if_there_is_room(rig):
+    first = await rig.request(new_id())
+    await rig.until(first, "PRODUCTION")
+    held = await reserved(rig)
+
+    async def pause(deployment_id: str, *, paused: bool) -> None:
+        await rig.stub.PauseDeployment(orchestrator_pb2.PauseDeploymentRequest(deployment_id=deployment_id, paused=paused))
+
+    await pause(first, paused=True)
+    await rig.eventually(lambda: rig.workloads.paused.get(first) is True)
+    await rig.eventually(lambda: rig.edge.route(first).proxy.paused)
+    assert await reserved(rig) == (0, 0)
+    # Twice is once; what is scaled meanwhile still rests.
+    await pause(first, paused=True)
+    await rig.stub.ScaleDeployment(orchestrator_pb2.ScaleDeploymentRequest(deployment_id=first, replicas=2))
+    assert await reserved(rig) == (0, 0)
+    await pause(first, paused=False)
+    await rig.eventually(lambda: rig.workloads.paused.get(first) is False)
+    assert await reserved(rig) == (2 * held[0], 2 * held[1])
+    # Until an instance is ready its address says what it said.
+    assert rig.edge.route(first).proxy.paused
+    await rig.workloads.ready(first, revision=2)
+    await rig.eventually(lambda: not rig.edge.route(first).proxy.paused)
+    assert [one.port for one in rig.edge.route(first).proxy.endpoints] == [4002]
+
+
+async def test_without_room_a_paused_app_stays_paused(rig):
+    first = await rig.request(new_id())
+    await rig.until(first, "PRODUCTION")
+    await rig.stub.PauseDeployment(orchestrator_pb2.PauseDeploymentRequest(deployment_id=first, paused=True))
+    settings = types_pb2.Configuration(run=types_pb2.RunSettings(replicas=8, memory_bytes=256 * MIB))
+    second = await rig.request(new_id(), configuration=settings)
+    await rig.until(second, "PRODUCTION")
+    await rig.stub.ScaleDeployment(orchestrator_pb2.ScaleDeploymentRequest(deployment_id=first, replicas=30))
+    with pytest.raises(PreconditionFailed, match="no room for 30 instances"):
+        await rig.stub.PauseDeployment(orchestrator_pb2.PauseDeploymentRequest(deployment_id=first, paused=False))
+    assert (await rig.find(first)).paused
+
+
 async def test_static_releases_reserve_nothing_and_cannot_be_scaled(rig):
     rig.builds.static = True
     first = await rig.request(new_id())

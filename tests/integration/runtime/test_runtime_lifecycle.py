@@ -221,6 +221,29 @@ async def test_restarting_replaces_every_instance_while_others_serve(runtime, ev
     assert (await runtime.get(deployment)).phase == READY
 
 
+async def test_a_paused_app_rests_through_a_restart_of_the_platform_and_comes_back(ground: Ground, eventually):
+    async with ground.runtime() as runtime:
+        deployment = await runtime.apply("serve")
+        await ready_ports(runtime, deployment, eventually)
+        await runtime.pause(deployment)
+        await eventually(lambda: not runtime.pids(deployment))
+        assert (await runtime.get(deployment)).phase == runtime_pb2.WORKLOAD_PHASE_PAUSED
+        await runtime.scale(deployment, 2)
+    async with ground.runtime() as runtime:
+        await eventually(lambda: rested(runtime, deployment))
+        assert not runtime.pids(deployment)
+        assert not await runtime.events(deployment, WorkloadFailed)
+        await runtime.pause(deployment, paused=False)
+        told = await eventually(lambda: runtime.events(deployment, WorkloadEndpointsChanged))
+        assert told[0].revision == 2
+        await eventually(lambda: len(runtime.pids(deployment)) == 2)
+
+
+async def rested(runtime: Runtime, deployment: str) -> bool:
+    answer = await runtime.get(deployment)
+    return answer.phase == runtime_pb2.WORKLOAD_PHASE_PAUSED and not answer.instances
+
+
 async def test_workers_run_beside_and_without_a_web_process(runtime, eventually):
     command = [PYTHON, "app.py"]
     both = await runtime.apply(processes={"web": [*command, "serve", "${PORT}"], "worker": [*command, "sleep"]})

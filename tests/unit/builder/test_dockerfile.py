@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shipoff.builder.images.dockerfile import Bases, Facts, Refused, generate, operator_id
+from shipoff.builder.images.dockerfile import Bases, Facts, generate, operator_id
+from shipoff.builder.images.quoting import Refused
 from shipoff.builder.images.reading import instructions
 from shipoff.contracts.types.v1 import types_pb2
 

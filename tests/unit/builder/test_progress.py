@@ -66,7 +66,8 @@ def test_the_first_error_counts_and_what_is_cancelled_for_it_does_not():
         vertex("[deps 3/3] RUN x", started="t", error=f'process "x {SECRET}" did not complete successfully: exit code: 7')
     )
     seen.feed(vertex("[init 2/2] RUN z", started="t", error="another"))
-    assert seen.failure == Failure("deps", "npm ci", 7, 'process "x ***" did not complete successfully: exit code: 7')
+    words = 'process "x ***" did not complete successfully: exit code: 7'
+    assert seen.failure == Failure("deps", "npm ci", 7, words, instruction=True)
 
 
 def test_what_buildx_says_outside_its_progress_is_kept_for_the_reason():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shipoff.builder.images.dockerfile import Refused
+from shipoff.builder.images.quoting import Refused
 from shipoff.builder.images.reading import directives, images, instructions, refuse_secrets
 
 

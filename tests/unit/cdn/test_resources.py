@@ -47,6 +47,14 @@ def test_an_app_without_instances_waits_in_the_same_configuration() -> None:
     assert edge_config(LAYOUT, [proxy()]).marker == edge_config(LAYOUT, [proxy(4001)]).marker
 
 
+def test_a_paused_app_answers_with_a_page_and_asks_nobody() -> None:
+    paused = Route("p1", "production", "d1", ("app.localhost",), ProxyTarget((), paused=True), 1)
+    text = json.dumps(edge_config(LAYOUT, [paused]).config)
+    assert "is paused" in text
+    assert '"503"' in text
+    assert edge_config(LAYOUT, [paused]).marker != edge_config(LAYOUT, [proxy(4001)]).marker
+
+
 @pytest.mark.parametrize("other", [[], [proxy(1, host="b.localhost")], [proxy(1, 2)], [proxy(1), static()]])
 def test_hosts_instances_and_routes_change_the_marker(other: list[Route]) -> None:
     assert edge_config(LAYOUT, [proxy(1)]).marker != edge_config(LAYOUT, other).marker

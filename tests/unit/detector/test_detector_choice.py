@@ -24,6 +24,11 @@ _VITE = {"package.json": package(devDependencies={"vite": "8"}, scripts={"build"
 VITE_BYTES = _VITE["package.json"].encode()
 
 
+def test_a_release_command_of_a_static_site_is_not_run_and_the_plan_says_so():
+    plan = planned({"index.html": "<h1>", "Procfile": "release: ./migrate"})
+    assert any("the release command is not run" in warning for warning in plan.warnings)
+
+
 def test_a_start_command_wins_over_procfile_and_detection() -> None:
     plan = planned(
         {**_PYTHON, "Procfile": "web: python other.py\nworker: celery -A app worker"}, start_command="gunicorn x:y -b :$PORT"

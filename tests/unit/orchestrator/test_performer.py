@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
+from shipoff.common.errors import TemporaryError
 from shipoff.orchestrator import handlers
 from shipoff.orchestrator.domain import Deployment, Instruction, State
 from shipoff.orchestrator.performer import Performer, Terms
@@ -51,3 +52,30 @@ async def test_what_a_commit_takes_while_the_performer_drains_is_waited_for_too(
         await performer.drain()
         assert done == ["d1", "d2"]
         assert performer.room == 0
+
+
+async def test_what_leads_to_nothing_is_recorded_together_a_moment_later_and_again_when_that_fails(monkeypatch):
+    recorded: list[set[int]] = []
+    failures = [TemporaryError("away", retry_after_s=0.0)] * 2
+    both = asyncio.Event()
+
+    async def conclude(_store: Any, performed: Sequence[Any]) -> Sequence[bool]:
+        if failures:
+            raise failures.pop()
+        recorded.append({one.task.id for one, _ in performed})
+        both.set()
+        return [True] * len(performed)
+
+    async def stop_workload(deployment_id: str) -> None:
+        assert not recorded
+
+    monkeypatch.setattr(handlers, "conclude", conclude)
+    outside: Any = SimpleNamespace(stop_workload=stop_workload)
+    performer = Performer(SimpleNamespace(), outside, Terms(build_timeout_s=60, lease_s=60), wake=lambda: None)  # type: ignore[arg-type]
+    async with performer.holding():
+        performer.take([held(1), held(2)])
+        await asyncio.wait_for(both.wait(), 20)
+        assert set.union(*recorded) == {1, 2}
+        assert performer.room > 0
+        await performer.drain()
+    assert set.union(*recorded) == {1, 2}

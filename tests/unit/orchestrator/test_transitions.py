@@ -24,6 +24,7 @@ from shipoff.orchestrator.domain import (
     EndpointsReady,
     Event,
     Instruction,
+    PauseWanted,
     ProjectRemoved,
     ProvisionFailed,
     ReleasePublished,
@@ -60,6 +61,7 @@ GIB = Resources(1000, 1 << 30)
 KILLED = BuildFailed(1, "hog", out_of_memory=True, step="install", peak_memory_bytes=520 << 20)
 AWAITING = replace(BUILDING, attempt=2, awaits_slot=True, out_of_memory="install was killed at 520 MiB", slot=GIB)
 AGAIN = replace(AWAITING, awaits_slot=False)
+PAUSED = replace(PRODUCTION, paused=True)
 I = Instruction  # noqa: E741 - rows stay on one line
 
 ROWS = [
@@ -72,6 +74,9 @@ ROWS = [
     (AWAITING, Cancelled("ada"), State.INACTIVE, [I.CANCEL_BUILD]),
     (AGAIN, BuildFailed(2, "hog", out_of_memory=True), State.FAILED, []),
     (PRODUCTION, Scaled(3), State.PRODUCTION, [I.SCALE_WORKLOAD]),
+    (PRODUCTION, PauseWanted(paused=True), State.PRODUCTION, [I.SWITCH_ROUTE, I.PAUSE_WORKLOAD]),
+    (PAUSED, PauseWanted(paused=False), State.PRODUCTION, [I.PAUSE_WORKLOAD]),
+    (PAUSED, EndpointsReady(2, HERE), State.PRODUCTION, []),
     (QUEUED, Superseded(4), State.INACTIVE, []),
     (QUEUED, Cancelled("ada"), State.INACTIVE, []),
     (QUEUED, DeadlinePassed(60), State.FAILED, []),
@@ -112,6 +117,9 @@ STALE = [
     (BUILDING, SlotRefused("no more")),
     (AWAITING, KILLED),
     (replace(STATIC, state=State.PRODUCTION), Scaled(3)),
+    (replace(STATIC, state=State.PRODUCTION), PauseWanted(paused=True)),
+    (PRODUCTION, PauseWanted(paused=False)),
+    (PAUSED, PauseWanted(paused=True)),
     (replace(BUILDING, attempt=2), BuildSucceeded(1, b"a", b"p", static=False)),
     (replace(BUILDING, attempt=2), BuildFailed(1, "old")),
     (PROVISIONING, ReleasePublished()),
@@ -128,6 +136,7 @@ EVENTS = [
     SlotGranted(),
     SlotRefused("x"),
     Scaled(2),
+    PauseWanted(paused=True),
     KILLED,
     BuildFailed(2, "x", out_of_memory=True),
     ArtifactKnown(),

@@ -63,6 +63,8 @@ class Assignment:
     allow_hosts: tuple[str, ...]
     patience_s: float
     limits: Limits
+    # Signed the certificate that is shown at `address` (PEM); empty: none is shown.
+    authority: str = ""
     # None: steps run without.
     sandbox: Sandbox | None = None
     images: Images | None = None

@@ -50,6 +50,8 @@ class Workplace:
     # Folders of the platform's that no step sees, besides `folder`.
     private: tuple[Path, ...] = ()
     images: Images | None = None
+    # As Assignment's.
+    authority: str = ""
 
 
 class ChildProcessLauncher:
@@ -104,6 +106,7 @@ class ChildProcessLauncher:
             allow_hosts=self._place.allow_hosts,
             patience_s=self._place.patience_s,
             limits=self._place.limits,
+            authority=self._place.authority,
             sandbox=self._sandbox(self._tools.path, environment),
             images=self._place.images,
         )

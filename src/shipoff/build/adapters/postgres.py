@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from shipoff.build.domain import Attempt, Process, Ref, State
 from shipoff.build.ports import Known, Outcome, Stored
+from shipoff.build.reuse import Earlier
 from shipoff.common.errors import Aborted, NotFound, Unauthenticated
 from shipoff.common.outbox import Outbox
 from shipoff.common.postgres import Database, Row, Transaction
@@ -57,7 +58,18 @@ _LOGS = sa.text(
     f"""UPDATE builds SET log_sequence = greatest(log_sequence, :sequence), last_seen_at = clock_timestamp()
     WHERE {_THIS} AND session = :session"""
 )
-_PLAN = sa.text(f"UPDATE builds SET plan = coalesce(plan, :plan) WHERE {_THIS} RETURNING plan")
+_PLAN = sa.text(
+    f"""UPDATE builds SET plan = coalesce(plan, :plan), build_key = CASE WHEN plan IS NULL THEN :build_key ELSE build_key END,
+        artifact = CASE WHEN plan IS NULL AND state = 'running' THEN CAST(:artifact AS bytea) ELSE artifact END
+    WHERE {_THIS} RETURNING plan"""
+)
+# Fewer than an environment's releases are kept: an artifact of these is not on its way out.
+_LAST = 5
+_BEFORE = sa.text(
+    """SELECT artifact, deployment_id FROM (SELECT * FROM builds WHERE project_id = CAST(:project_id AS uuid)
+        AND state = 'succeeded' ORDER BY ended_at DESC LIMIT :last) AS newest
+    WHERE build_key = :build_key ORDER BY ended_at DESC LIMIT 1"""
+)
 _ARTIFACT = sa.text(f"UPDATE builds SET artifact = :artifact WHERE {_THIS} AND state = 'running'")
 _FINISH = sa.text(
     f"""UPDATE builds SET state = :state, outcome = :outcome, ended_at = clock_timestamp()
@@ -152,11 +164,20 @@ class PostgresBuildStore:
             if not await tx.execute(_LOGS, {**_key(ref), "session": session, "sequence": sequence}):
                 raise Aborted("a newer session of this attempt is there")
 
-    async def plan_decided(self, ref: Ref, plan: build_pb2.PlanDecided) -> build_pb2.PlanDecided:
-        """Keeps the first plan of the attempt, and gives it."""
+    async def plan_decided(self, ref: Ref, plan: build_pb2.PlanDecided, build_key: str) -> build_pb2.PlanDecided:
+        """Keeps the first plan of the attempt with what its build is known by, and gives it."""
+        artifact = plan.unchanged.SerializeToString() if plan.HasField("unchanged") else None
+        values = {"plan": plan.SerializeToString(), "build_key": build_key, "artifact": artifact}
         async with self._database.transaction() as tx:
-            kept = await tx.scalar(_PLAN, {**_key(ref), "plan": plan.SerializeToString()})
+            kept = await tx.scalar(_PLAN, {**_key(ref), **values})
         return build_pb2.PlanDecided.FromString(kept)
+
+    async def built_before(self, project_id: str, build_key: str) -> Earlier | None:
+        """The newest of the project's last builds that were made of the same; None where there is none."""
+        row = await self._database.one_or_none(_BEFORE, {"project_id": project_id, "build_key": build_key, "last": _LAST})
+        if row is None:
+            return None
+        return Earlier(types_pb2.Artifact.FromString(row["artifact"]), str(row["deployment_id"]))
 
     async def artifact_stored(self, ref: Ref, artifact: types_pb2.Artifact) -> None:
         """The artifact is in the object store. Raises Aborted when the attempt has ended."""

@@ -66,14 +66,14 @@ def _quota(cluster: BuildCluster) -> ResourceQuota:
 
 def _policies(cluster: BuildCluster) -> list[NetworkPolicy]:
     """Nothing in; out to names, to the platform's own two addresses, and to what sources and packages come from."""
-    own = [rule for address in (cluster.address, cluster.buildkit) if (rule := _reach(address))]
+    own = [_reach(address, cluster) for address in (cluster.address, cluster.buildkit) if address]
     return [
         NetworkPolicy(
             metadata=_metadata(cluster, "deny-all"),
             spec=NetworkPolicySpec(podSelector=LabelSelector(), policyTypes=["Ingress", "Egress"]),
         ),
         _allowing(cluster, "allow-dns", [_dns()]),
-        *([_allowing(cluster, "allow-platform", own)] if own else []),
+        _allowing(cluster, "allow-platform", own),
         _allowing(cluster, "allow-outside", _outside(cluster)),
     ]
 
@@ -92,14 +92,13 @@ def _dns() -> NetworkPolicyEgressRule:
     return NetworkPolicyEgressRule(to=[system], ports=ports)
 
 
-def _reach(address: str) -> NetworkPolicyEgressRule | None:
+def _reach(address: str, cluster: BuildCluster) -> NetworkPolicyEgressRule:
     """To a host:port of the platform's own: `<service>.<namespace>.svc…` is that namespace, a number is itself.
 
-    None for another name: where it leads to is not known here. Policies see pods' ports, so a Service has the same port.
+    Where another name leads to is not known here: its port is open on public addresses. Policies see pods' ports, so a Service
+    has to have the same one.
     """
     host, _, port = address.rpartition(":")
-    if not host:
-        return None
     ports = [NetworkPolicyPort(port=int(port), protocol="TCP")]
     labels = host.split(".")
     if len(labels) > 2 and labels[2] == "svc":
@@ -108,22 +107,26 @@ def _reach(address: str) -> NetworkPolicyEgressRule | None:
     try:
         network = ipaddress.ip_network(host.strip("[]"))
     except ValueError:
-        return None
+        return NetworkPolicyEgressRule(to=_public(cluster), ports=ports)
     return NetworkPolicyEgressRule(to=[NetworkPolicyPeer(ipBlock=IPBlock(cidr=str(network)))], ports=ports)
 
 
 def _outside(cluster: BuildCluster) -> list[NetworkPolicyEgressRule]:
+    ports = [NetworkPolicyPort(port=port, protocol="TCP") for port in cluster.outside_ports]
+    public = NetworkPolicyEgressRule(to=_public(cluster), ports=ports or None)
+    if not cluster.allow_networks:
+        return [public]
+    chosen = [NetworkPolicyPeer(ipBlock=IPBlock(cidr=one)) for one in cluster.allow_networks]
+    return [public, NetworkPolicyEgressRule(to=chosen)]
+
+
+def _public(cluster: BuildCluster) -> list[NetworkPolicyPeer]:
     denied = [ipaddress.ip_network(one) for one in cluster.deny_networks]
     blocks = [
         IPBlock(cidr="0.0.0.0/0", except_=[*_PRIVATE, *(str(one) for one in denied if one.version == 4)]),
         IPBlock(cidr="::/0", except_=[*_PRIVATE_V6, *(str(one) for one in denied if one.version == 6)]),
     ]
-    ports = [NetworkPolicyPort(port=port, protocol="TCP") for port in cluster.outside_ports]
-    public = NetworkPolicyEgressRule(to=[NetworkPolicyPeer(ipBlock=block) for block in blocks], ports=ports or None)
-    if not cluster.allow_networks:
-        return [public]
-    chosen = [NetworkPolicyPeer(ipBlock=IPBlock(cidr=one)) for one in cluster.allow_networks]
-    return [public, NetworkPolicyEgressRule(to=chosen)]
+    return [NetworkPolicyPeer(ipBlock=block) for block in blocks]
 
 
 def _metadata(cluster: BuildCluster, name: str) -> ObjectMeta:

@@ -37,6 +37,8 @@ _TABLES = [
         -- PlanDecided, Artifact.
         plan bytea,
         artifact bytea,
+        -- What it is made of, in a digest; empty where that cannot be said.
+        build_key text NOT NULL DEFAULT '',
         cancel_reason text,
         cancel_requested_at timestamptz,
         -- BuildSucceeded or BuildFailed, by state.
@@ -50,6 +52,7 @@ _TABLES = [
     )""",
     # At most one attempt of a deployment runs.
     "CREATE UNIQUE INDEX builds_running ON builds (deployment_id) WHERE state = 'running'",
+    "CREATE INDEX builds_succeeded ON builds (project_id, ended_at DESC) WHERE state = 'succeeded'",
     "CREATE INDEX builds_unfinished ON builds (created_at) WHERE cleaned_at IS NULL",
 ]
 

@@ -47,6 +47,8 @@ class Request:
     replaced: Mapping[str, str] = field(default_factory=dict)
     arguments: Mapping[str, str] = field(default_factory=dict)
     attested: bool = True
+    # Without the layers of earlier builds.
+    no_cache: bool = False
 
 
 class Buildx:
@@ -122,6 +124,8 @@ class Buildx:
         settings = self._settings
         words = ["build", "--progress=rawjson", "--file", str(request.dockerfile), "--metadata-file", str(self.metadata)]
         words += ["--output", _csv(request.output), "--build-arg", f"SOURCE_DATE_EPOCH={EPOCH}"]
+        if request.no_cache:
+            words.append("--no-cache")
         if request.target:
             words += ["--target", request.target]
         if settings.network != "default":

@@ -10,14 +10,25 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shipoff.builder.commands import shown_command
+from shipoff.builder.images.quoting import (
+    ADDRESS,
+    ROOT,
+    Refused,
+    checked,
+    escaped,
+    exec_form,
+    folder_inside,
+    identifier,
+    image_reference,
+    shell_word,
+    variable_name,
+)
 from shipoff.contracts.types.v1 import types_pb2
 
-ROOT = "/app"
 OUTPUT = "/shipoff/output"
 # Of no account that a machine has: Kubernetes' runAsNonRoot takes numbers only.
 USER = "10001:10001"
@@ -28,11 +39,7 @@ _CACHES = "/var/cache/shipoff"
 # Instructions that BuildKit numbers.
 _COUNTED = ("RUN ", "COPY ", "WORKDIR ")
 _INIT = "/usr/local/bin/shipoff-init"
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 _PLAIN = re.compile(r"[A-Za-z0-9._@+-]+(/[A-Za-z0-9._@+-]+)*")
-_IDENTIFIER = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-_REFERENCE = re.compile(r"[a-z0-9][A-Za-z0-9._:/@-]{0,511}")
-_ADDRESS = re.compile(r"\$(?:\{(PORT|HOST)\}|(PORT|HOST)(?![A-Za-z0-9_]))")
 # BuildKit reads a Dockerfile in lines of at most 64 KiB; JSON is ASCII.
 _LINE_BYTES = 60_000
 _SHELLS = (("/bin/sh", "-c"), ("sh", "-c"))
@@ -59,10 +66,6 @@ _TAKE_PAGES = (
 )
 _LEFT_OUT = (".git", ".hg", ".svn", "**/.git", "**/.hg", "**/.svn", "**/node_modules", "**/.venv", "**/__pycache__")
 _SERVED = (types_pb2.PLAN_MODE_STATIC, types_pb2.PLAN_MODE_SPA)
-
-
-class Refused(Exception):
-    """The plan cannot be written down safely: one sentence for the user, with what to change."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,8 @@ class _Stages:
         self._facts = facts
         self._blocks: list[list[str]] = []
         self._commands: dict[str, str] = {}
-        self._folder = _inside(plan.app_root, "the app's folder")
-        self.root = _escaped(self._folder)
+        self._folder = folder_inside(plan.app_root, "the app's folder")
+        self.root = escaped(self._folder)
         self.steps: dict[str, str] = {}
         # The whole source has been copied.
         self.built = False
@@ -161,12 +164,12 @@ class _Stages:
         return found
 
     def _run_line(self, mounts: Iterable[str], argv: Sequence[str], shown: Sequence[str]) -> str:
-        line = " ".join(["RUN", *mounts, _exec(argv)])
+        line = " ".join(["RUN", *mounts, exec_form(argv)])
         self._commands[line] = shown_command(list(shown))
         return line
 
     def _begin(self, image: str, name: str) -> list[str]:
-        self._blocks.append([f"FROM {_reference(image)} AS {name}"])
+        self._blocks.append([f"FROM {image_reference(image)} AS {name}"])
         self.target = name
         return self._blocks[-1]
 
@@ -175,9 +178,9 @@ class _Stages:
         block = self._begin(self._facts.bases.build, "base")
         used = {cache for step in self._plan.steps for cache in step.caches}
         caches = {name: f"{_CACHES}/{folder}" for name, folder in self._facts.caches.items() if folder in used}
-        files = {name: f"{FILES}/{_name(name)}" for name in self._facts.operator_files}
+        files = {name: f"{FILES}/{variable_name(name)}" for name in self._facts.operator_files}
         for name, value in sorted({**self._facts.environment, **caches, **files}.items()):
-            block.append(f"ENV {_name(name)}={json.dumps(_checked(value))}".replace("$", "\\$"))
+            block.append(f"ENV {variable_name(name)}={json.dumps(checked(value))}".replace("$", "\\$"))
         block.append(f"WORKDIR {self.root}")
 
     def step(self, step: types_pb2.PlanStep) -> None:
@@ -194,14 +197,14 @@ class _Stages:
             copied = ['COPY [".", "/app/"]']
             self.built = True
         block += copied
-        block.append(f"WORKDIR {_escaped(_inside(step.folder, 'the folder of a step')) if step.folder else self.root}")
+        block.append(f"WORKDIR {escaped(folder_inside(step.folder, 'the folder of a step')) if step.folder else self.root}")
         block += [self._run(step, list(command.argv)) for command in step.commands if command.argv]
 
     def _run(self, step: types_pb2.PlanStep, argv: list[str]) -> str:
         mounts = [*self._cache_mounts(step), *self._secret_mounts(step)]
         if not step.network:
             mounts.append("--network=none")
-        environment = [f"{_name(name)}={_checked(value)}" for name, value in sorted(step.env.items())]
+        environment = [f"{variable_name(name)}={checked(value)}" for name, value in sorted(step.env.items())]
         visible = self._visible(step)
         if visible:
             # The value of a secret is no part of BuildKit's cache key: this is, and changes with it.
@@ -210,7 +213,7 @@ class _Stages:
         return self._run_line(mounts, words, argv)
 
     def _cache_mounts(self, step: types_pb2.PlanStep) -> list[str]:
-        owner = f"{_identifier(self._facts.tenant)}/{_identifier(self._facts.app)}"
+        owner = f"{identifier(self._facts.tenant)}/{identifier(self._facts.app)}"
         known = set(self._facts.caches.values())
         return [
             f"--mount=type=cache,id={owner}/{cache}/$TARGETARCH,target={_CACHES}/{cache},sharing=locked"
@@ -223,9 +226,9 @@ class _Stages:
         return names if "*" in step.secrets else [name for name in names if name in step.secrets]
 
     def _secret_mounts(self, step: types_pb2.PlanStep) -> list[str]:
-        visible = [_name(name) for name in self._visible(step)]
-        operator = [_name(name) for name in sorted(self._facts.operator) if name not in visible]
-        files = [_name(name) for name in sorted(self._facts.operator_files) if name not in visible]
+        visible = [variable_name(name) for name in self._visible(step)]
+        operator = [variable_name(name) for name in sorted(self._facts.operator) if name not in visible]
+        files = [variable_name(name) for name in sorted(self._facts.operator_files) if name not in visible]
         return [
             *(f"--mount=type=secret,id={name},env={name}" for name in visible),
             *(f"--mount=type=secret,id={operator_id(name)},env={name}" for name in operator),
@@ -243,12 +246,12 @@ class _Stages:
         if prune:
             block += [f"WORKDIR {folder}", self._run_line((), prune, prune)]
         if removed and self.built:
-            block.append(f"RUN {_exec(['rm', '-rf', '--', *removed])}")
+            block.append(f"RUN {exec_form(['rm', '-rf', '--', *removed])}")
 
     def init(self) -> None:
         """Where the runtime's init comes from."""
         block = self._begin(self._facts.bases.runtime, "init")
-        block += ["USER 0:0", f"RUN {_exec(['/bin/sh', '-c', _FIND_INIT])}"]
+        block += ["USER 0:0", f"RUN {exec_form(['/bin/sh', '-c', _FIND_INIT])}"]
 
     def runtime(self, source: str) -> None:
         """The image, of that stage: dependencies below the source where no step has mixed them: a change moves one layer."""
@@ -268,19 +271,19 @@ class _Stages:
         ]
         if self._plan.mode != types_pb2.PLAN_MODE_WORKER:
             block.append(f"EXPOSE {port}")
-        block += [f"ENTRYPOINT {_exec([_INIT, '--'])}", f"CMD {_exec(_start(self._plan))}"]
+        block += [f"ENTRYPOINT {exec_form([_INIT, '--'])}", f"CMD {exec_form(_start(self._plan))}"]
 
     def files(self) -> None:
         """What a build of pages left: the output directory where it stood in the source, for the edge to take from."""
         if not self.built:
             self._blocks[-1].append('COPY [".", "/app/"]')
-        roots = {self._folder, _inside(self._plan.workspace_root, "the workspace's folder")}
+        roots = {self._folder, folder_inside(self._plan.workspace_root, "the workspace's folder")}
         gone = sorted(f"{root}/{name}" for root in roots for name in ("node_modules", ".venv"))
         kept = OUTPUT + self._folder.removeprefix(ROOT)
         places = [posixpath.normpath(posixpath.join(base, self._plan.output_dir)) for base in (self._folder, kept)]
         block = self._begin(self.target, "pages")
-        block += ["USER 0:0", f"RUN {_exec(['rm', '-rf', '--', *gone])}"]
-        block.append(f"RUN {_exec(['/bin/sh', '-c', _TAKE_PAGES, 'sh', self._folder, kept, *places])}")
+        block += ["USER 0:0", f"RUN {exec_form(['rm', '-rf', '--', *gone])}"]
+        block.append(f"RUN {exec_form(['/bin/sh', '-c', _TAKE_PAGES, 'sh', self._folder, kept, *places])}")
         self._begin("scratch", "files").append(f"COPY --from=pages {OUTPUT} /")
 
 
@@ -308,7 +311,7 @@ def _pruning(plan: types_pb2.Plan, root: str) -> tuple[list[str], str]:
     install = next((step for step in plan.steps if step.name == "install"), None)
     if plan.provider != "node" or install is None:
         return [], ""
-    folder = _escaped(_inside(install.folder, "the folder of a step")) if install.folder else root
+    folder = escaped(folder_inside(install.folder, "the folder of a step")) if install.folder else root
     for command in install.commands:
         words = list(command.argv)
         if plan.package_manager.name == "npm" and words[:2] in (["npm", "ci"], ["npm", "install"]):
@@ -324,72 +327,11 @@ def _start(plan: types_pb2.Plan) -> list[str]:
     argv = commands.get("web") or next((commands[name] for name in sorted(commands) if name != "release"), [])
     if not argv:
         raise Refused("the plan starts no process: set a start command, or an output directory")
-    if not any(_ADDRESS.search(word) for word in argv):
+    if not any(ADDRESS.search(word) for word in argv):
         return argv
     if tuple(argv[:2]) in _SHELLS and len(argv) == 3:
         return argv
-    return ["/bin/sh", "-c", "exec " + " ".join(_shell_word(word) for word in argv)]
-
-
-def _shell_word(word: str) -> str:
-    """The argument, quoted for a POSIX shell; only $PORT and $HOST are left to be filled in."""
-    pieces, end = [], 0
-    for found in _ADDRESS.finditer(word):
-        pieces += [word[end : found.start()], f'"${{{found[1] or found[2]}}}"']
-        end = found.end()
-    pieces.append(word[end:])
-    # Every other piece is what stands between.
-    return "".join(piece if at % 2 else shlex.quote(piece) if piece else "" for at, piece in enumerate(pieces)) or "''"
-
-
-def _exec(argv: Iterable[str]) -> str:
-    """The exec form. JSON escapes line ends and quotes: it stays one line whatever it holds, and begins no here-document."""
-    return json.dumps([_checked(word) for word in argv]).replace("<<", "\\u003c\\u003c")
-
-
-def _checked(text: str) -> str:
-    if "\0" in text:
-        raise Refused("a command or a variable of the plan holds a NUL character: remove it")
-    return text
-
-
-def _name(text: str) -> str:
-    if not _NAME.fullmatch(text):
-        raise Refused(f"{text!r} is no name for a variable in a build: use letters, digits and _")
-    return text
-
-
-def _identifier(text: str) -> str:
-    if not _IDENTIFIER.fullmatch(text):
-        raise Refused(f"{text!r} is no name for a cache's owner")
-    return text
-
-
-def is_reference(text: str) -> bool:
-    """Whether it may name an image: nothing in it that ends a word or begins another part of an argument."""
-    return bool(_REFERENCE.fullmatch(text))
-
-
-def _reference(text: str) -> str:
-    if text != "scratch" and not is_reference(text):
-        raise Refused(f"{text!r} is no reference of an image")
-    return text
-
-
-def _inside(folder: str, what: str) -> str:
-    """The path in the image of a folder of the source. Raises Refused."""
-    if folder in ("", "."):
-        return ROOT
-    normal = posixpath.normpath(folder)
-    odd = any(not part.isprintable() or part != part.strip() for part in normal.split("/"))
-    if odd or "\\" in normal or normal.startswith(("/", "..")):
-        raise Refused(f"{what} {folder!r} cannot be built into an image: give it a name of letters, digits, - and _")
-    return f"{ROOT}/{normal}"
-
-
-def _escaped(path: str) -> str:
-    """The path as WORKDIR and ENV take it: one word, nothing in it expanded."""
-    return re.sub(r"([ $\"'#])", r"\\\1", path)
+    return ["/bin/sh", "-c", "exec " + " ".join(shell_word(word) for word in argv)]
 
 
 def _ignore(plan: types_pb2.Plan, *, built: bool) -> str:

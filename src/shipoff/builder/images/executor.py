@@ -21,9 +21,11 @@ from shipoff.builder.confine import TenantFiles
 from shipoff.builder.images import reading
 from shipoff.builder.images.bases import base_of, by_digest, canonical, mirrored
 from shipoff.builder.images.buildx import Buildx, Request, platform_error
-from shipoff.builder.images.dockerfile import Bases, Facts, Generated, Refused, generate, operator_id
-from shipoff.builder.images.progress import Failure, Line, Progress
+from shipoff.builder.images.dockerfile import Bases, Facts, Generated, generate, operator_id
+from shipoff.builder.images.progress import Line, Progress
+from shipoff.builder.images.quoting import Refused
 from shipoff.builder.images.settings import ImageSettings
+from shipoff.builder.images.verdict import judged
 from shipoff.builder.journal import Journal
 from shipoff.builder.programs import Programs
 from shipoff.builder.steps import CACHES, fixed_environment
@@ -242,6 +244,7 @@ class ImageBuild:
             replaced=recipe.replaced,
             arguments=recipe.arguments,
             attested=attested,
+            no_cache=self._job.no_cache,
         )
         code: list[int] = []
         async for raw in self._buildx.build(request, code):
@@ -251,7 +254,8 @@ class ImageBuild:
                 self._site.on_step(progress.step)
         await self._tell(progress.end())
         if code != [0]:
-            raise _judged(progress, recipe)
+            own_file = self._plan.dockerfile if recipe.shown is None else ""
+            raise judged(progress, recipe.steps, own_file=own_file)
 
     async def _tell(self, lines: Iterable[Line]) -> None:
         for line in lines:
@@ -300,28 +304,6 @@ class ImageBuild:
             await self._site.journal.say(
                 "  warning: the image may run as root: end its Dockerfile with a numeric user, USER 10001"
             )
-
-
-def _judged(progress: Progress, recipe: _Recipe) -> BuildError:
-    """What a failed build's error is, and whose."""
-    failure = progress.failure
-    if failure is None:
-        return platform_error(f"the image could not be built: {progress.words or 'buildx said nothing'}")
-    if failure.stage == "init" and recipe.steps:
-        return platform_error(f"the base image has no init, and none could be installed ({failure.message}): add tini to it")
-    step = recipe.steps.get(failure.stage, failure.stage)
-    if failure.code is not None:
-        return BuildError(Kind.BUILD_FAILURE_COMMAND, _ended(failure), step=step or "image")
-    if failure.stage:
-        return BuildError(Kind.BUILD_FAILURE_COMMAND, f"`{failure.shown}` failed: {failure.message}", step=step)
-    if "push" in failure.shown or "export" in failure.shown:
-        return BuildError(Kind.BUILD_FAILURE_PLATFORM, f"the image could not be pushed: {failure.message}", step="push")
-    return platform_error(f"the image could not be built: {failure.shown}: {failure.message}")
-
-
-def _ended(failure: Failure) -> str:
-    killed = ": it was killed, for want of memory as a rule" if failure.code == 128 + 9 else ""
-    return f"`{failure.shown}` exited with code {failure.code}{killed}"
 
 
 def _fingerprint(key: bytes, name: str, value: str) -> str:

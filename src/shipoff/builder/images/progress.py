@@ -41,6 +41,8 @@ class Failure:
     shown: str
     code: int | None
     message: str
+    # It is an instruction of the file, and nothing that BuildKit does by itself.
+    instruction: bool = False
 
 
 @dataclass
@@ -48,6 +50,7 @@ class _Vertex:
     stage: str
     shown: str
     hidden: bool
+    instruction: bool = False
     announced: bool = False
     cached: bool = False
 
@@ -70,6 +73,11 @@ class Progress:
     def words(self) -> str:
         """What buildx said outside its progress: an error's last lines."""
         return self._masker.mask(" ".join(self._words[-5:]))
+
+    @property
+    def said(self) -> list[str]:
+        """Everything that buildx said outside its progress, line by line."""
+        return [self._masker.mask(line) for line in self._words]
 
     def feed(self, raw: bytes) -> list[Line]:
         """The log's lines that a line of the stream makes."""
@@ -101,9 +109,9 @@ class Progress:
         # Everything that was under way is cancelled when one fails.
         if error and self.failure is None and "context canceled" not in error:
             code = _EXIT.search(error)
-            self.failure = Failure(
-                vertex.stage, vertex.shown, int(code[1]) if code else None, self._masker.mask(error[-_SHOWN:])
-            )
+            number = int(code[1]) if code else None
+            message = self._masker.mask(error[-_SHOWN:])
+            self.failure = Failure(vertex.stage, vertex.shown, number, message, instruction=vertex.instruction)
 
     def _own(self, text: str) -> Line:
         return Line(self._masker.mask(text))
@@ -128,4 +136,4 @@ def _vertex(name: str, shown: Mapping[tuple[str, int], str] | None) -> _Vertex:
     known = (shown or {}).get((stage, number))
     command = (known or instruction)[:_SHOWN]
     hidden = instruction.startswith("WORKDIR") if shown is None else known is None
-    return _Vertex(stage, f"{command} ({platform})" if platform else command, hidden=hidden)
+    return _Vertex(stage, f"{command} ({platform})" if platform else command, hidden=hidden, instruction=True)

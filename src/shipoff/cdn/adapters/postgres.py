@@ -147,10 +147,12 @@ def _route(row: Row) -> Route | None:
 def _json(target: StaticTarget | ProxyTarget) -> dict[str, Any]:
     if isinstance(target, StaticTarget):
         return {"static": {"spa": target.spa}}
-    return {"proxy": {"endpoints": [[endpoint.host, endpoint.port] for endpoint in target.endpoints]}}
+    endpoints = [[endpoint.host, endpoint.port] for endpoint in target.endpoints]
+    return {"proxy": {"endpoints": endpoints, "paused": target.paused}}
 
 
 def _parsed(stored: dict[str, Any]) -> StaticTarget | ProxyTarget:
     if "static" in stored:
         return StaticTarget(spa=stored["static"]["spa"])
-    return ProxyTarget(tuple(Endpoint(host, port) for host, port in stored["proxy"]["endpoints"]))
+    proxy = stored["proxy"]
+    return ProxyTarget(tuple(Endpoint(host, port) for host, port in proxy["endpoints"]), paused=proxy["paused"])

@@ -42,6 +42,7 @@ class SourceIn(Incoming):
 class DeploymentIn(Incoming):
     environment: EnvironmentName = "production"
     source: SourceIn
+    no_cache: bool = Field(default=False, description="Build it even where the same was built before, and without its layers.")
 
 
 class RedeployIn(Incoming):

@@ -8,7 +8,7 @@ from typing import Literal
 from shipoff.contracts.log.v1 import log_pb2
 from shipoff.contracts.runtime.v1 import runtime_pb2
 from shipoff.contracts.types.v1 import types_pb2
-from shipoff.gateway.models.common import Outgoing, moment, moment_or_none
+from shipoff.gateway.models.common import EnvironmentName, Incoming, Outgoing, moment, moment_or_none
 from shipoff.gateway.models.deployments import DeploymentOut
 from shipoff.gateway.models.projects import ProjectOut
 
@@ -43,6 +43,16 @@ class ScaledOut(Outgoing):
     environment: str
     replicas: int
     deployment_id: str | None
+
+
+class LiveIn(Incoming):
+    environment: EnvironmentName = "production"
+
+
+class LiveOut(Outgoing):
+    environment: str
+    deployment_id: str
+    paused: bool
 
 
 class LogEntryOut(Outgoing):

@@ -56,6 +56,7 @@ async def create_deployment(
             source=source_of(body.source),
             requested_by=reach.principal.user_id,
             idempotency_key=idempotency_key,
+            no_cache=body.no_cache,
         )
     )
     await audit.record(

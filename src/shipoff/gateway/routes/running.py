@@ -14,13 +14,15 @@ from shipoff.contracts.project.v1 import project_pb2
 from shipoff.contracts.runtime.v1 import runtime_pb2
 from shipoff.contracts.types.v1 import types_pb2
 from shipoff.gateway import audit
-from shipoff.gateway.access import ChangedProject, Platform, Reach, ViewedDeployment, ViewedProject, hosts_of
+from shipoff.gateway.access import Access, ChangedProject, Platform, Reach, ViewedDeployment, ViewedProject, hosts_of
 from shipoff.gateway.context import Gateway
 from shipoff.gateway.deploying import newest
 from shipoff.gateway.models.common import EnvironmentQuery
 from shipoff.gateway.models.deployments import QueueOut, ScaleIn, queue_out
 from shipoff.gateway.models.projects import RunIn, merged_run, project_out
 from shipoff.gateway.models.running import (
+    LiveIn,
+    LiveOut,
     LogPageOut,
     LogSource,
     ScaledOut,
@@ -84,6 +86,51 @@ async def scale(project: ChangedProject, body: ScaleIn, reach: Reach) -> ScaledO
     return ScaledOut(
         environment=body.environment, replicas=body.replicas, deployment_id=live.id if live is not None and scaled else None
     )
+
+
+async def _live_app(gateway: Gateway, project: project_pb2.Project, environment: str) -> orchestrator_pb2.Deployment:
+    """The deployment whose instances run there. Raises NotFound, PreconditionFailed for a static site."""
+    live = await newest(gateway, project.id, environment, state=types_pb2.DEPLOYMENT_STATE_PRODUCTION)
+    if live is None:
+        raise NotFound(f"nothing of {project.name} is live in {environment}", remedy="deploy it: shipoff deploy")
+    if live.plan.mode in _FILES_ONLY:
+        raise PreconditionFailed(
+            f"{project.name} is a static site in {environment}: its files are served directly, and no instance runs",
+            field="environment",
+        )
+    return live
+
+
+@router.post("/v1/projects/{project}/restart")
+async def restart(project: ChangedProject, body: LiveIn, reach: Reach) -> LiveOut:
+    """Replaces every instance of what is live, one after the other, each when its successor is ready."""
+    live = await _live_app(reach.gateway, project, body.environment)
+    if live.paused:
+        raise PreconditionFailed(f"{project.name} is paused in {body.environment}", remedy="resume it: shipoff resume")
+    await reach.gateway.clients.runtime.RestartWorkload(runtime_pb2.RestartWorkloadRequest(deployment_id=live.id))
+    await audit.record(reach, "project.restart", team_id=project.team_id, object_id=live.id, detail=body.environment)
+    return LiveOut(environment=body.environment, deployment_id=live.id, paused=False)
+
+
+@router.post("/v1/projects/{project}/pause")
+async def pause(project: ChangedProject, body: LiveIn, reach: Reach) -> LiveOut:
+    """Stops every instance of what is live until it is resumed or deployed anew; its address answers 503 meanwhile."""
+    return await _pause(reach, project, body.environment, paused=True)
+
+
+@router.post("/v1/projects/{project}/resume")
+async def resume(project: ChangedProject, body: LiveIn, reach: Reach) -> LiveOut:
+    """Starts the instances of what was paused. 409 where there is no room for them."""
+    return await _pause(reach, project, body.environment, paused=False)
+
+
+async def _pause(reach: Access, project: project_pb2.Project, environment: str, *, paused: bool) -> LiveOut:
+    live = await _live_app(reach.gateway, project, environment)
+    request = orchestrator_pb2.PauseDeploymentRequest(deployment_id=live.id, paused=paused)
+    await reach.gateway.clients.orchestrator.PauseDeployment(request)
+    action = "project.pause" if paused else "project.resume"
+    await audit.record(reach, action, team_id=project.team_id, object_id=live.id, detail=environment)
+    return LiveOut(environment=environment, deployment_id=live.id, paused=paused)
 
 
 @router.get("/v1/queue")

@@ -129,9 +129,8 @@ class PostgresStore:
 
     async def queue(self) -> Queue:
         async with self._database.transaction(reading=True) as tx:
-            found = await admission.entries(tx, self._terms)
+            found, turns = await admission.entries(tx, self._terms)
             budget = await admission.budget(tx, lock=False)
-            turns = await admission.turns(tx, sorted({entry.deployment.team_id for _, entry in found}))
             now = await tx.scalar(sa.text("SELECT clock_timestamp()"))
         return Queue({record.deployment.id: record for record, _ in found}, [entry for _, entry in found], budget, turns, now)
 
@@ -145,7 +144,7 @@ class PostgresStore:
                 return []
             tasks = [rows.task(row) for row in sorted(claimed, key=lambda row: int(row["id"]))]
             # The fences before the records: whoever has the higher one has read what is at least as new.
-            taken = await routes.taken(tx, tasks)
+            taken = await routes.taken(tx, routes.routed(tasks))
             found = await tx.all(_BY_IDS, {"ids": [task.deployment_id for task in tasks]})
         records = {str(row["id"]): rows.record(row) for row in found}
         return routes.held(tasks, records, taken)

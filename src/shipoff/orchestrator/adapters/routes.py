@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -24,9 +24,13 @@ _SERVING_NUMBERS = sa.text(
 Routes = Mapping[tuple[str, str], Route]
 
 
-async def taken(tx: Transaction, tasks: Sequence[Task]) -> Routes:
-    """By the place, for those instructions that switch its route: a new fence, and the number of what serves there."""
-    deployment_ids = [task.deployment_id for task in tasks if task.instruction in ROUTING]
+def routed(tasks: Iterable[Task]) -> list[str]:
+    """Whose routes these switch."""
+    return [task.deployment_id for task in tasks if task.instruction in ROUTING]
+
+
+async def taken(tx: Transaction, deployment_ids: Sequence[str]) -> Routes:
+    """By the place, for deployments whose route is to be switched: a new fence, and the number of what serves there."""
     if not deployment_ids:
         return {}
     fences = {_place(row): row for row in await tx.all(_FENCES, {"ids": deployment_ids})}

@@ -16,7 +16,7 @@ COLUMNS = (
     "id, number, accepted_at, project_id, project_name, team_id, environment, state, version, attempt, static, artifact,"
     " plan, commit, reason, revision, endpoints, request, branch, commit_message, trigger, requested_by, origin_id,"
     " artifact_expired, broke, created_at, changed_at, slot_cpu_millis, slot_memory_bytes, out_of_memory, awaits_slot,"
-    " replicas, request_id, traceparent"
+    " replicas, paused, request_id, traceparent"
 )
 
 TASK = ("id", "lease_token", "deployment_id", "instruction", "attempt", "tries")
@@ -60,6 +60,7 @@ def deployment(row: Row) -> Deployment:
         out_of_memory=row["out_of_memory"],
         awaits_slot=row["awaits_slot"],
         replicas=row["replicas"],
+        paused=row["paused"],
         context=Context(row["request_id"], str(row["team_id"]), row["traceparent"]),
     )
 

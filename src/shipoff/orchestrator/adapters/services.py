@@ -24,6 +24,8 @@ class Services:
     build: build_pb2_grpc.BuildServiceStub
     runtime: runtime_pb2_grpc.RuntimeServiceStub
     cdn: cdn_pb2_grpc.CdnServiceStub
+    # What a deployment's release command is given.
+    release_timeout_s: int
 
     async def capacity(self) -> Resources:
         """What apps may have of the cluster that they run on."""
@@ -56,10 +58,13 @@ class Services:
         await self.cdn.PublishRelease(request, timeout=_PUBLISH_S)
 
     async def apply_workload(self, record: Record) -> None:
-        await self.runtime.ApplyWorkload(runtime_pb2.ApplyWorkloadRequest(workload=_workload(record)))
+        await self.runtime.ApplyWorkload(runtime_pb2.ApplyWorkloadRequest(workload=_workload(record, self.release_timeout_s)))
 
     async def scale_workload(self, deployment_id: str, replicas: int) -> None:
         await self.runtime.ScaleWorkload(runtime_pb2.ScaleWorkloadRequest(deployment_id=deployment_id, replicas=replicas))
+
+    async def pause_workload(self, deployment_id: str, *, paused: bool) -> None:
+        await self.runtime.PauseWorkload(runtime_pb2.PauseWorkloadRequest(deployment_id=deployment_id, paused=paused))
 
     async def stop_workload(self, deployment_id: str) -> None:
         await self.runtime.StopWorkload(runtime_pb2.StopWorkloadRequest(deployment_id=deployment_id))
@@ -91,7 +96,7 @@ class Services:
         return EndpointsReady(answer.revision, messages.endpoints(ready))
 
 
-def _workload(record: Record) -> runtime_pb2.Workload:
+def _workload(record: Record, release_timeout_s: int) -> runtime_pb2.Workload:
     request = events_pb2.DeploymentRequested.FromString(record.request)
     plan = types_pb2.Plan.FromString(record.deployment.plan)
     return runtime_pb2.Workload(
@@ -106,6 +111,7 @@ def _workload(record: Record) -> runtime_pb2.Workload:
         configuration=_merged(request.configuration, plan, record.deployment.replicas),
         hosts=request.hosts,
         port=plan.port,
+        release_timeout_s=release_timeout_s if messages.runs_release_command(request) else 0,
         requested_by=request.requested_by[:255],
         why=_why(request),
     )
@@ -142,5 +148,6 @@ def _route(record: Record, fence: int) -> cdn_pb2.Route:
         plan = types_pb2.Plan.FromString(record.deployment.plan)
         route.static.spa = plan.mode == types_pb2.PLAN_MODE_SPA
     else:
+        route.proxy.paused = record.deployment.paused
         route.proxy.endpoints.extend(types_pb2.Endpoint(host=e.host, port=e.port) for e in record.deployment.endpoints)
     return route

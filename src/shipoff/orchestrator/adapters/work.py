@@ -2,44 +2,35 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import count
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
 from shipoff.common.errors import Aborted, PreconditionFailed
 from shipoff.common.outbox import Outbox
-from shipoff.common.postgres import Transaction, arrays, unnested
+from shipoff.common.postgres import Part, Row, Transaction, arrays, unnested
 from shipoff.contracts.events.v1 import events_pb2
+from shipoff.orchestrator import messages
 from shipoff.orchestrator.adapters import admission, putting_back, routes, rows
 from shipoff.orchestrator.adapters.admission import Holding
-from shipoff.orchestrator.adapters.changes import Changes, artifact_key
+from shipoff.orchestrator.adapters.changes import Changes, Taking, artifact_key
 from shipoff.orchestrator.adapters.rows import COLUMNS
 from shipoff.orchestrator.admission import QueueEntry, Terms, Turns
 from shipoff.orchestrator.domain import TERMINAL, Deployment, Instruction, Reserved, Resources, State
 from shipoff.orchestrator.records import Held, NewDeployment, Record, Task, Used, fence
 
-# Beyond the build's own time limit: fetching a builder, and the way of its last message; likewise for what is started.
+# Beyond the build's own time limit: fetching a builder, its last message's way; likewise for what is started.
 _BUILD_SLACK_S = 60.0
 _READY_SLACK_S = 30.0
 
-
-_KNOWN = sa.text("SELECT id FROM deployments WHERE id = ANY(CAST(:ids AS uuid[]))")
-# Projects in one order, as whatever is locked for many here: those who do the same wait for each other and never crosswise.
-_NUMBERS = sa.text(
-    "INSERT INTO project_numbers (project_id, last)"
-    f" SELECT project_id, more FROM {unnested({'project_id': 'uuid', 'more': 'bigint'})} ORDER BY project_id"
-    " ON CONFLICT (project_id) DO UPDATE SET last = project_numbers.last + excluded.last RETURNING project_id, last"
-)
 _NEW = {
     "id": "uuid",
     "project_id": "uuid",
     "project_name": "text",
     "team_id": "uuid",
     "environment": "text",
-    "number": "bigint",
     "accepted_at": "timestamptz",
     "request": "bytea",
     "branch": "text",
@@ -58,24 +49,36 @@ _NEW = {
     "queued_limit_s": "float8",
     "building_limit_s": "float8",
     "provisioning_limit_s": "float8",
+    "releasing_limit_s": "float8",
 }
+# Under the next numbers of their projects, in the order in which they are given; those that are known already are left out. One
+# that another transaction stores at the same moment is left out too, and its number passed over. Projects in one order, as
+# whatever is locked for many here: those who do the same wait for each other and never crosswise.
 _INSERT = sa.text(
-    f"INSERT INTO deployments ({', '.join(_NEW)}, state, deadline_at) SELECT {', '.join(_NEW)}, 'queued',"
-    f" clock_timestamp() + make_interval(secs => queued_limit_s) FROM {unnested(_NEW)} ORDER BY id"
-    f" ON CONFLICT (id) DO NOTHING RETURNING {COLUMNS}"
+    f"WITH fresh AS (SELECT * FROM {unnested(_NEW, ordinal='n')}"
+    "  WHERE NOT EXISTS (SELECT 1 FROM deployments d WHERE d.id = given.id)),"
+    " numbered AS (INSERT INTO project_numbers (project_id, last)"
+    "  SELECT project_id, count(*) FROM fresh GROUP BY project_id ORDER BY project_id"
+    "  ON CONFLICT (project_id) DO UPDATE SET last = project_numbers.last + excluded.last RETURNING project_id, last)"
+    f" INSERT INTO deployments ({', '.join(_NEW)}, number, state, deadline_at) SELECT {', '.join(_NEW)},"
+    "  last + 1 - row_number() OVER (PARTITION BY project_id ORDER BY n DESC), 'queued',"
+    "  clock_timestamp() + make_interval(secs => queued_limit_s) FROM fresh JOIN numbered USING (project_id) ORDER BY id"
+    f" ON CONFLICT (id) DO NOTHING RETURNING {COLUMNS}, clock_timestamp() AS read_at"
 )
 _GIVEN = unnested({"id": "uuid", "project_id": "uuid", "environment": "text", "accepted_at": "timestamptz"})
 _SAME_PLACE = "d.project_id = given.project_id AND d.environment = given.environment"
-_NEWER = sa.text(
-    f"SELECT DISTINCT ON (given.id) given.id, d.number FROM {_GIVEN} JOIN deployments d ON {_SAME_PLACE}"
-    " AND d.state <> 'failed' AND (d.accepted_at, d.id) > (given.accepted_at, given.id)"
-    " ORDER BY given.id, d.accepted_at DESC, d.id DESC"
-)
 BY_ID = f"SELECT {COLUMNS} FROM deployments WHERE id = :id"
-_BY_IDS = f"SELECT {COLUMNS} FROM deployments WHERE id = ANY(%s) ORDER BY id FOR UPDATE"
-_OLDER = sa.text(
-    _BY_IDS % f"ARRAY(SELECT d.id FROM {_GIVEN} JOIN deployments d ON {_SAME_PLACE} AND d.state IN ('queued', 'building')"
-    " AND (d.accepted_at, d.id) < (given.accepted_at, given.id))"
+_READ = f"SELECT {COLUMNS}, clock_timestamp() AS read_at FROM deployments"
+_BY_IDS = f"{_READ} WHERE id = ANY(%s) ORDER BY id FOR UPDATE"
+# What was accepted before these for the same places and is on its way, locked; and beside it, for each of these that something
+# newer was accepted for, the number of that. Read once the numbers are ours: whoever has a lower one is stored.
+_OTHERS = sa.text(
+    "WITH given AS (SELECT * FROM " + _GIVEN + "), older AS (" + _BY_IDS % "ARRAY(SELECT d.id FROM given JOIN deployments d"
+    f" ON {_SAME_PLACE} AND d.state IN ('queued', 'building') AND (d.accepted_at, d.id) < (given.accepted_at, given.id))" + "),"
+    " newer AS (SELECT DISTINCT ON (given.id) given.id AS outdated, d.number AS newest FROM given JOIN deployments d"
+    f" ON {_SAME_PLACE} AND d.state <> 'failed' AND (d.accepted_at, d.id) > (given.accepted_at, given.id)"
+    "  ORDER BY given.id, d.accepted_at DESC, d.id DESC)"
+    " SELECT * FROM older FULL JOIN newer ON false"
 )
 _LOCKED = sa.text(_BY_IDS % "CAST(:ids AS uuid[])")
 # With what serves in their places, in the same order.
@@ -94,7 +97,7 @@ _SERVING = sa.text(
     f" ON {_SAME_PLACE} AND d.state = 'production')"
 )
 _OF_PROJECT = sa.text(
-    f"SELECT {COLUMNS} FROM deployments WHERE project_id = :project_id"
+    f"{_READ} WHERE project_id = :project_id"
     " AND state IN ('queued', 'building', 'provisioning', 'production') ORDER BY id FOR UPDATE"
 )
 _FINISH = sa.text(
@@ -118,15 +121,19 @@ class Limits:
     provisioning_s: float
     # Not a limit: how long a release has to serve until it counts as well.
     bake_s: float
+    # What a release command adds to provisioning.
+    releasing_s: float = 0.0
 
     def of(self, request: bytes) -> dict[str, float]:
         """By the state's column, with what the project says."""
-        configuration = events_pb2.DeploymentRequested.FromString(request).configuration
+        wanted = events_pb2.DeploymentRequested.FromString(request)
+        configuration = wanted.configuration
         build_s, ready_s = configuration.build.timeout_s, configuration.run.ready_timeout_s
         return {
             "queued_limit_s": float(configuration.build.queue_timeout_s or self.queued_s),
             "building_limit_s": float(build_s or self.building_s) + _BUILD_SLACK_S,
             "provisioning_limit_s": max(self.provisioning_s, ready_s + _READY_SLACK_S) if ready_s else self.provisioning_s,
+            "releasing_limit_s": self.releasing_s if messages.runs_release_command(wanted) else 0.0,
         }
 
 
@@ -157,32 +164,46 @@ class PostgresWork:
         self._wakes = wakes
         self._changes = Changes()
         self._holdings: dict[str, Holding] = {}
+        self._held: dict[str, Holding] = {}
         self._reserved: Reserved | None = None
-        # What this process does next, as its own.
-        self._tasks: list[Task] = []
+        # What is written besides, at the end.
+        self._used: list[dict[str, object]] = []
+        self._turns: list[Part] = []
+        # The database's time of what was read last.
+        self._now = datetime.min.replace(tzinfo=UTC)
+        self._tasks: list[Task] = []  # what this process does next, as its own
         self._known: dict[str, Record] = {}
         self._inserted: set[str] = set()
+        # Something new waits; admission has looked at it.
+        self._accepted = self._admitted = False
         self._newer: dict[str, int] = {}
         # What serves in a place, as far as that has been asked.
         self._serving: dict[_Place, str | None] = {}
 
     async def complete(self) -> None:
         """Writes what is left to be written: the transaction's last act."""
-        await self._write()
-        if self._tasks:
-            # Read and locked before: the fences are as new as what is known of the deployments.
-            held = routes.held(self._tasks, self._known, await routes.taken(self._tx, self._tasks))
-            self._tx.after_commit(lambda: self._wakes.take(held))
+        # Read and locked before: the fences are as new as what is known of the deployments.
+        routed = routes.routed(self._tasks) + (self._changes.routed() if self._wakes.room() > 0 else [])
+        taken = await routes.taken(self._tx, routed)
+        more = list(self._turns)
+        if self._used:
+            more += admission.recording(self._used)
         # The budget last: whoever waits for its row holds everything else that it needs.
         if self._holdings:
-            await admission.settle(self._tx, self._holdings, self._reserved)
+            more += await admission.settle(self._tx, self._holdings, reserved=self._reserved, known=self._held)
+        await self._write(more)
+        if self._accepted and not self._admitted:
+            self._tx.after_commit(self._wakes.admission)
+        held = routes.held(self._tasks, self._known, taken)
+        if held:
+            self._tx.after_commit(lambda: self._wakes.take(held))
 
-    async def _write(self) -> None:
+    async def _write(self, more: Sequence[Part] = ()) -> None:
         """So that what is read from the tables next is as it was decided."""
-        if self._changes:
+        if self._changes or more:
             changes, self._changes = self._changes, Changes()
-            room = self._wakes.room() - len(self._tasks)
-            taken, others = await changes.write(self._tx, self._outbox, room=room, lease_s=self._wakes.lease_s)
+            taking = Taking(self._wakes.room() - len(self._tasks), self._wakes.lease_s)
+            taken, others = await changes.write(self._tx, self._outbox, taking, more)
             self._tasks += taken
             if others:
                 self._tx.after_commit(self._wakes.performer)
@@ -191,7 +212,7 @@ class PostgresWork:
         self, deployment_ids: Collection[str] = (), *, new: Sequence[NewDeployment] = (), replacing: bool = False
     ) -> None:
         if new:
-            await self._insert({one.id: one for one in new})
+            await self._insert(list({one.id: one for one in new}.values()))
         missing = sorted(set(deployment_ids) - self._known.keys())
         if missing:
             await self._remember(_LOCKED_WITH_SERVING if replacing else _LOCKED, {"ids": missing})
@@ -208,29 +229,21 @@ class PostgresWork:
         self._serving |= dict.fromkeys(places - self._serving.keys())
         self._serving |= {self._place(record): record.deployment.id for record in serving}
 
-    async def _insert(self, new: dict[str, NewDeployment]) -> None:
+    async def _insert(self, new: Sequence[NewDeployment]) -> None:
         await self._write()
-        for row in await self._tx.all(_KNOWN, {"ids": list(new)}):
-            del new[str(row["id"])]
-        if not new:
+        inserted = await self._remember(_INSERT, arrays(_NEW, [self._values(one) for one in new]))
+        if not inserted:
             return
-        more = Counter(one.project_id for one in new.values())
-        given = {"project_id": list(more), "more": list(more.values())}
-        last = {str(row["project_id"]): row["last"] for row in await self._tx.all(_NUMBERS, given)}
-        numbers = {project_id: count(last[project_id] - more[project_id] + 1) for project_id in more}
-        values = [self._values(one, next(numbers[one.project_id])) for one in new.values()]
-        # Those that another process was told of at the same moment are left out; their numbers are passed over.
-        inserted = await self._remember(_INSERT, arrays(_NEW, values))
         self._inserted |= {record.deployment.id for record in inserted}
+        self._accepted = True
         places = arrays(_PLACE_OF, [_placed(record.deployment) for record in inserted])
-        self._newer |= {str(row["id"]): row["number"] for row in await self._tx.all(_NEWER, places)}
-        await self._remember(_OLDER, places)
+        others = await self._tx.all(_OTHERS, places)
+        self._know([row for row in others if row["id"]])
+        self._newer |= {str(row["outdated"]): row["newest"] for row in others if row["outdated"]}
         self._tx.after_commit(self._wakes.changed)
-        self._tx.after_commit(self._wakes.admission)
 
-    def _values(self, new: NewDeployment, number: int) -> dict[str, object]:
+    def _values(self, new: NewDeployment) -> dict[str, object]:
         values = asdict(new) | {
-            "number": number,
             "origin_id": new.origin_id or None,
             "artifact_key": artifact_key(new.artifact),
             "request_id": new.context.request_id,
@@ -240,9 +253,13 @@ class PostgresWork:
 
     async def _remember(self, statement: sa.TextClause, values: Mapping[str, object]) -> list[Record]:
         """What it locks, as it is by now: what this transaction has decided already stands."""
-        found = [rows.record(row) for row in await self._tx.all(statement, values)]
-        self._known = {record.deployment.id: record for record in found} | self._known
-        return [self._known[record.deployment.id] for record in found]
+        return self._know(await self._tx.all(statement, values))
+
+    def _know(self, found: Sequence[Row]) -> list[Record]:
+        records = [rows.record(row) for row in found]
+        self._now = max([self._now, *(row["read_at"] for row in found)])
+        self._known = {record.deployment.id: record for record in records} | self._known
+        return [self._known[record.deployment.id] for record in records]
 
     @staticmethod
     def _place(record: Record) -> _Place:
@@ -301,8 +318,10 @@ class PostgresWork:
         return sorted((record.deployment for record in found), key=lambda one: one.number)
 
     async def save(self, before: Deployment, after: Deployment, *, actor: str) -> None:
-        record = replace(self._known[after.id], deployment=after)
-        if self._known[after.id].deployment.version != before.version:
+        known = self._known[after.id]
+        # Never before the change before it, which may have been waited for.
+        record = replace(known, deployment=after, changed_at=max(self._now, known.changed_at))
+        if known.deployment.version != before.version:
             raise Aborted(f"deployment {after.id} was changed in the meantime")
         self._known[after.id] = record
         self._changes.save(before, record, actor=actor)
@@ -328,8 +347,10 @@ class PostgresWork:
         return {row["id"]: State(row["state"]) for row in await self._tx.all(_FINISH, given)}
 
     async def locked_now(self, deployment_ids: Sequence[str]) -> Mapping[str, Deployment]:
-        found = await self._remember(_LOCKED_NOW, {"ids": list(deployment_ids)})
-        return {record.deployment.id: record.deployment for record in found}
+        missing = [one for one in deployment_ids if one not in self._known]
+        if missing:
+            await self._remember(_LOCKED_NOW, {"ids": missing})
+        return {one: self._known[one].deployment for one in deployment_ids if one in self._known}
 
     async def reserve(self, deployment: Deployment, needs: Resources) -> None:
         self._holdings[deployment.id] = Holding(needs, lasting=bool(deployment.artifact))
@@ -341,28 +362,38 @@ class PostgresWork:
         held = (await admission.held(self._tx, [deployment.id])).get(deployment.id, Holding()).amount
         if not needs.within(held.plus(free).maximum(held)):
             raise PreconditionFailed(
-                f"there is no room for {replicas} instances: they need {needs}, of which {held} are reserved already, and"
-                f" {free} are free",
+                f"there is no room for {replicas or 'its'} instances: they need {needs}, of which {held} are reserved"
+                f" already, and {free} are free",
                 field="replicas",
                 remedy="scale something else down, or lower run.memory_bytes or run.cpu_millis",
             )
         self._hold(deployment.id, Holding(needs, lasting=True))
 
-    async def lock_admission(self) -> Reserved:
-        self._reserved = await admission.budget(self._tx, lock=True)
+    async def release(self, deployment: Deployment) -> None:
+        self._hold(deployment.id, Holding())
+
+    async def lock_admission(self, *, wait: bool = True) -> Reserved | None:
+        locked = admission.budget(self._tx, lock=True) if wait else admission.budget_if_free(self._tx)
+        self._reserved = await locked
+        self._admitted = self._reserved is not None
         return self._reserved
 
-    async def waiting(self) -> Sequence[QueueEntry]:
-        return [entry for _, entry in await admission.entries(self._tx, self._terms, waiting=True)]
-
-    async def turns(self, team_ids: Sequence[str]) -> Turns:
-        return await admission.turns(self._tx, team_ids)
+    async def waiting(self) -> tuple[Sequence[QueueEntry], Turns]:
+        await self._write()
+        found, turns = await admission.entries(self._tx, self._terms, waiting=True)
+        # Whoever waits has no app yet; and nobody else changes what is held while the budget is locked.
+        self._held = {record.deployment.id: Holding(entry.held) for record, entry in found}
+        return [entry for _, entry in found], turns
 
     async def take_turns(self, now: Turns, team_ids: Sequence[str]) -> None:
-        await admission.take_turns(self._tx, now, team_ids)
+        self._turns = admission.taking_turns(now, team_ids)
 
     async def record_usage(self, deployment: Deployment, used: Used, *, succeeded: bool) -> None:
-        await admission.record_usage(self._tx, deployment, used, succeeded=succeeded)
+        self._used.append(admission.usage(deployment, used, succeeded=succeeded))
+
+    @property
+    def has_accepted(self) -> bool:
+        return self._accepted
 
     async def next_fence(self, deployment: Deployment, *, call_off: bool = False) -> int:
         values = _placed(deployment) | {"floor": deployment.number if call_off else 0}

@@ -44,6 +44,7 @@ DDL = [
         queued_limit_s double precision NOT NULL,
         building_limit_s double precision NOT NULL,
         provisioning_limit_s double precision NOT NULL,
+        releasing_limit_s double precision NOT NULL DEFAULT 0,
         -- What its build may use; which step ran out of that; it waits for more.
         slot_cpu_millis integer NOT NULL DEFAULT 0,
         slot_memory_bytes bigint NOT NULL DEFAULT 0,
@@ -52,6 +53,7 @@ DDL = [
         -- Since when its build has its slot.
         slot_at timestamptz,
         replicas integer NOT NULL DEFAULT 0,
+        paused boolean NOT NULL DEFAULT false,
         -- Of the request that it was accepted with.
         request_id text NOT NULL DEFAULT '',
         traceparent text NOT NULL DEFAULT '',

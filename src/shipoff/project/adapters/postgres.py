@@ -13,8 +13,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from shipoff.common.outbox import Outbox
-from shipoff.common.postgres import Database, Row, Transaction, arrays, unnested
+from shipoff.common.outbox import INSERTION, Outbox
+from shipoff.common.postgres import Database, Part, Row, Transaction, arrays, unnested
 from shipoff.common.streams import DEPLOYMENT_QUEUE, envelope
 from shipoff.contracts.events.v1 import events_pb2
 from shipoff.project import messages
@@ -54,7 +54,16 @@ _LOCK_FOLLOWING = sa.text(
 )
 _BY_ID = sa.text(f"{_SELECT} AND p.id = {_ID}")
 _BY_NAME = sa.text(f"{_SELECT} AND p.name = :name")
-_BY_IDS = sa.text(f"{_SELECT} AND p.id = ANY(cast(:ids AS uuid[])) ORDER BY p.id")
+# With their newest variables and pushes in an environment: rows of three kinds, each with the others' columns empty.
+_WITH_SETTINGS = sa.text(
+    f"WITH live AS ({_SELECT} AND p.id = ANY(cast(:ids AS uuid[]))),"
+    " newest AS (SELECT DISTINCT ON (project_id, name) project_id::text AS variable_of, name AS variable, version, sealed,"
+    "  changed_by, changed_at FROM variables WHERE project_id = ANY(cast(:ids AS uuid[])) AND environment = :environment"
+    "  ORDER BY project_id, name, version DESC),"
+    " pushed AS (SELECT project_id::text AS push_of, branch, pushed_at, commit, before FROM pushes"
+    "  WHERE project_id = ANY(cast(:ids AS uuid[])) AND environment = :environment)"
+    " SELECT * FROM live FULL JOIN newest ON false FULL JOIN pushed ON false ORDER BY id, variable_of, variable"
+)
 _PAGE = sa.text(f"{_SELECT} AND p.team_id = ANY(cast(:team_ids AS uuid[])) AND p.name > :after ORDER BY p.name LIMIT :limit")
 _FORGET_PUSHES = sa.text(
     f"DELETE FROM pushes WHERE project_id = {_ID} AND (SELECT repository_key FROM projects WHERE id = {_ID}) <> :repository_key"
@@ -73,10 +82,6 @@ _ADD_ENVIRONMENT = sa.text(
 _NEWEST = sa.text(
     "SELECT DISTINCT ON (name) name, version, sealed, changed_by, changed_at FROM variables"
     f" WHERE {_IN_ENVIRONMENT} ORDER BY name, version DESC"
-)
-_NEWEST_OF = sa.text(
-    "SELECT DISTINCT ON (project_id, name) project_id::text, name, version, sealed, changed_by, changed_at FROM variables"
-    " WHERE project_id = ANY(cast(:ids AS uuid[])) AND environment = :environment ORDER BY project_id, name, version DESC"
 )
 _ADD_VARIABLE = sa.text(
     "INSERT INTO variables (project_id, environment, name, version, sealed, changed_by)"
@@ -122,10 +127,6 @@ _END_DELIVERIES = sa.text(
 _DELIVERIES = sa.text(
     "SELECT delivery_id, deployment_ids::text[] AS deployment_ids, ignored_because FROM deliveries"
     " WHERE provider = :provider AND delivery_id = ANY(:delivery_ids)"
-)
-_POSITIONS = sa.text(
-    "SELECT project_id::text, branch, pushed_at, commit, before FROM pushes"
-    " WHERE project_id = ANY(cast(:ids AS uuid[])) AND environment = :environment"
 )
 _PUSHED = {
     "project_id": "uuid",
@@ -188,17 +189,22 @@ class PostgresWork:
         self._variables: dict[tuple[str, str], list[Variable]] = {}
 
     async def complete(self) -> None:
-        """Writes what is left to be written: the transaction's last act."""
+        """Writes what is left to be written, by one statement: the transaction's last act."""
+        parts, leaving = [], self._outbox.leaving(DEPLOYMENT_QUEUE, self._events) if self._events else None
         if self._moved:
             names = ("project_id", "environment", "branch")
             moved = [dict(zip(names, key, strict=True)) | asdict(self._positions[key]) for key in sorted(self._moved)]
-            await self._tx.execute(_SET_POSITIONS, arrays(_PUSHED, moved))
+            parts.append(Part("moved", _SET_POSITIONS, arrays(_PUSHED, moved)))
         if self._accepted:
-            await self._tx.execute(_ACCEPT, arrays(_ACCEPTED, self._accepted))
-        if self._events:
-            await self._outbox.emit_all(self._tx, DEPLOYMENT_QUEUE, self._events)
+            parts.append(Part("accepted", _ACCEPT, arrays(_ACCEPTED, self._accepted)))
         for provider, ended in self._ended.items():
-            await self._tx.execute(_END_DELIVERIES, arrays(_ENDED, ended) | {"provider": provider})
+            parts.append(Part(f"ended_{provider}", _END_DELIVERIES, arrays(_ENDED, ended) | {"provider": provider}))
+        if leaving:
+            parts.append(Part("emitted", sa.text(INSERTION), leaving.values, "array_agg(position)"))
+        if parts:
+            answer = await self._tx.together(parts)
+            if leaving:
+                self._outbox.written(self._tx, leaving, answer["emitted"])
 
     async def now(self) -> datetime:
         if self._now is None:
@@ -213,14 +219,18 @@ class PostgresWork:
         ids = [row["id"] for row in locked]
         if not ids:
             return
-        for project in map(_project, await self._tx.all(_BY_IDS, {"ids": ids})):
-            self._followers[repository_key(project.repository.url) if project.repository else ""].append(project)
-            self._variables[project.id, environment] = []
-        for row in map(dict, await self._tx.all(_NEWEST_OF, {"ids": ids, "environment": environment})):
-            self._variables[row.pop("project_id"), environment].append(Variable(**row))
-        for row in map(dict, await self._tx.all(_POSITIONS, {"ids": ids, "environment": environment})):
-            key = (row.pop("project_id"), environment, row.pop("branch"))
-            self._positions[key] = Position(**row)
+        for row in await self._tx.all(_WITH_SETTINGS, {"ids": ids, "environment": environment}):
+            if row["id"]:
+                project = _project(row)
+                self._followers[repository_key(project.repository.url) if project.repository else ""].append(project)
+                self._variables.setdefault((project.id, environment), [])
+            elif row["variable_of"]:
+                values = {name: row[name] for name in ("version", "sealed", "changed_by", "changed_at")}
+                variable = Variable(row["variable"], **values)
+                self._variables.setdefault((row["variable_of"], environment), []).append(variable)
+            else:
+                position = Position(row["pushed_at"], row["commit"], row["before"])
+                self._positions[row["push_of"], environment, row["branch"]] = position
 
     async def insert_project(self, project: Project) -> bool:
         row = {**_written(project), "team_id": project.team_id, "name": project.name, "data_key": project.data_key}

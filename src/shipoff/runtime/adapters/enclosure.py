@@ -86,7 +86,8 @@ def group_to_ask(pid: int) -> int:
 
     The first process inside is in that group too, and is spared: the kernel passes it no signal that it does not handle.
     """
-    if not is_monitor(pid):
-        return pid
-    inner = (one.pid for one in proctable.table().values() if one.parent == pid and one.session == one.pid)
+    processes = proctable.table().values()
+    # A release command's keeper stands before its monitor.
+    monitor = pid if is_monitor(pid) else next((one.pid for one in processes if one.parent == pid and is_monitor(one.pid)), 0)
+    inner = (one.pid for one in processes if monitor and one.parent == monitor and one.session == one.pid)
     return next(inner, pid)

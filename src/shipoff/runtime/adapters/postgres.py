@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -95,9 +95,13 @@ def event_of(deployment_id: str, emission: Emission) -> Message:
 class PostgresStore:
     """`ports.Store`; events leave through the outbox in the transaction of the state they tell of."""
 
-    def __init__(self, database: Database, outbox: Outbox) -> None:
+    def __init__(
+        self, database: Database, outbox: Outbox, *, check: Callable[[Transaction], Awaitable[None]] | None = None
+    ) -> None:
+        """`check` raises in a transaction that saves, where this store's user may not any more."""
         self._database = database
         self._outbox = outbox
+        self._check = check
 
     async def insert(self, workload: Workload) -> bool:
         statement = insert(workloads).values(**_workload_values(workload)).on_conflict_do_nothing()
@@ -120,6 +124,8 @@ class PostgresStore:
         same = sa.and_(workloads.c.deployment_id == workload.deployment_id, workloads.c.version == workload.version)
         statement = sa.update(workloads).where(same).values(**_workload_values(saved), changed_at=sa.func.now())
         async with self._database.transaction() as tx:
+            if self._check is not None:
+                await self._check(tx)
             if await tx.execute(statement) != 1:
                 raise Aborted(f"workload {workload.deployment_id} was changed by somebody else")
             if instances is not None:

@@ -24,11 +24,12 @@ from shipoff.common.accounts import tenant_uid
 from shipoff.common.errors import Exhausted, InvalidInput
 from shipoff.common.failpoints import crossing
 from shipoff.common.lifecycle import looping
-from shipoff.runtime.adapters import probes, proctable
+from shipoff.common.sandbox import exit_code
+from shipoff.runtime.adapters import once, probes, proctable
 from shipoff.runtime.adapters.enclosure import group_to_ask, is_monitor
 from shipoff.runtime.adapters.logfiles import LogFiles
 from shipoff.runtime.adapters.release import Releases
-from shipoff.runtime.adapters.sessions import MARK, alone, end, send
+from shipoff.runtime.adapters.sessions import MARK, alone, end, exit_words, send
 from shipoff.runtime.adapters.spawning import HOST, Channels, Run, Spawner
 from shipoff.runtime.domain import Endpoint, Instance, InstanceKey, InstanceState, Observation, Observed, Probe, Workload
 from shipoff.runtime.ports import Capacity
@@ -77,6 +78,11 @@ class ProcessDriver:
                 for descriptor in list(self._watched):
                     self._unwatch(descriptor)
 
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """It owns the folder: nothing changes without it."""
+        yield
+
     def _adopt_all(self) -> None:
         """Finds instances of an earlier life of the platform by their mark; followers without their leader are ended."""
         families: dict[InstanceKey, list[proctable.Entry]] = defaultdict(list)
@@ -116,7 +122,7 @@ class ProcessDriver:
         raise Exhausted("no port is free for another instance", retry_after_s=5.0, remedy="stop what is not needed")
 
     async def start(self, workload: Workload, instance: Instance) -> None:
-        if instance.key in self._runs:
+        if instance.key in self._runs or (instance.once and once.read(self._record_of(workload))[0]):
             return
         await self._releases.prepare(workload)
         argv = next((p.argv for p in workload.processes if p.name == instance.key.process), ())
@@ -135,10 +141,15 @@ class ProcessDriver:
         channels = Channels(subprocess.DEVNULL, stdout, stderr)
         address = Endpoint(instance.host or HOST, instance.port) if instance.serves else None
         try:
-            return self._spawner.spawn(workload, instance.key, argv, channels, address=address)
+            record = self._record_of(workload) if instance.once else ""
+            return self._spawner.spawn(workload, instance.key, argv, channels, address=address, record=record)
         finally:
             os.close(stdout)
             os.close(stderr)
+
+    def _record_of(self, workload: Workload) -> str:
+        """Where it is written down how the release command ended: in the platform's folder, not in the tenant's."""
+        return str(self._releases.of(workload.deployment_id) / "release-command")
 
     def _watch(self, key: InstanceKey, run: Run) -> None:
         """Wakes the reconciler when the process ends; where the system cannot tell, the next measuring does."""
@@ -177,13 +188,25 @@ class ProcessDriver:
     async def _look(self, workload: Workload, instance: Instance, probe: Probe | None) -> Observation | None:
         run = self._runs.get(instance.key)
         if run is None:
-            return None
+            return self._recorded(workload, instance) if instance.once else None
         run.memory_bytes = workload.memory_bytes
         if run.exit is None:
             await self._check(instance.key, run)
         if run.exit is None:
             return Observation(True, run.pid, run.started, probe=probe, excess=run.excess)
+        if instance.once and (recorded := self._recorded(workload, instance)):
+            return recorded
         return Observation(False, exit=run.exit, last_lines=self._logs.tail(instance.key))
+
+    def _recorded(self, workload: Workload, instance: Instance) -> Observation | None:
+        """How a release command ended that does not run, as it was written down; None: it was never begun."""
+        begun, code = once.read(self._record_of(workload))
+        if not begun:
+            return None
+        if code is None:
+            return Observation(False, lost=True)
+        words = exit_words(exit_code(code) if self._options.sandbox is not None else code)
+        return Observation(False, exit=words, well=code == 0, last_lines=self._logs.tail(instance.key))
 
     async def _check(self, key: InstanceKey, run: Run) -> None:
         """Notices an end; what the process leaves behind is ended too, before anyone starts its successor."""

@@ -16,7 +16,7 @@ from shipoff.common.errors import Unavailable
 from shipoff.common.sandbox import Sandbox, exit_code
 from shipoff.common.sealing import Sealer
 from shipoff.contracts.types.v1 import types_pb2
-from shipoff.runtime.adapters import launch, proctable
+from shipoff.runtime.adapters import launch, once, proctable
 from shipoff.runtime.adapters.enclosure import OWN_PROCESSES, Enclosed, enclosed
 from shipoff.runtime.adapters.release import Releases
 from shipoff.runtime.adapters.sessions import MARK, exit_words
@@ -106,9 +106,18 @@ class Spawner:
         return f"{self.mark}{key.deployment_id}|{key.process}|{key.index}|{key.incarnation}"
 
     def spawn(
-        self, workload: Workload, key: InstanceKey, argv: Sequence[str], channels: Channels, *, address: Endpoint | None
+        self,
+        workload: Workload,
+        key: InstanceKey,
+        argv: Sequence[str],
+        channels: Channels,
+        *,
+        address: Endpoint | None,
+        record: str = "",
     ) -> Run:
         """Starts the program; `address` is where it listens, as an instance that serves. The release has to be prepared.
+
+        With a `record` it is run once, ever, and written down there how it ends (once.py).
 
         Raises InvalidInput where the release lacks its folder, Unavailable when the machine starts no more.
         """
@@ -120,7 +129,8 @@ class Spawner:
         try:
             with enclosed(self.options.sandbox, command, environment, own=own, folder=folder) as around:
                 child = subprocess.Popen(
-                    _launching(uid, around), stdin=channels.stdin, stdout=channels.stdout, stderr=channels.stderr, cwd=folder,
+                    [*_kept(record), *_launching(uid, around)], cwd=folder,
+                    stdin=channels.stdin, stdout=channels.stdout, stderr=channels.stderr,
                     env=dict(around.environment), start_new_session=True, pass_fds=around.descriptors,
                 )  # fmt: skip
         except OSError as error:
@@ -147,6 +157,11 @@ class Spawner:
         if address is not None:
             decided |= {"PORT": str(address.port), "HOST": address.host}
         return {**base, **user, **decided}
+
+
+def _kept(record: str) -> list[str]:
+    """What stands before a command that is run once."""
+    return [sys.executable, "-I", "-S", once.__file__, record, "--"] if record else []
 
 
 def command_in(argv: Sequence[str], folder: Path) -> list[str]:

@@ -24,11 +24,11 @@ Object = (
     | ConfigMap
     | Secret
     | Deployment
+    | Pod
     | HorizontalPodAutoscaler
     | Service
     | PodDisruptionBudget
     | Ingress
-    | Pod
 )
 
 MANAGER = "shipoff"

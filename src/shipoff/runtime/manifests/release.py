@@ -95,7 +95,7 @@ class Release:
 
 
 def release_objects(release: Release) -> list[Object]:
-    """The configuration first: what runs refers to it."""
+    """The configuration first: what runs refers to it. That alone, as long as its release command has not ended."""
     workload, names = release.workload, release.names
     secret = _metadata(release, names.secret)
     secret.annotations = {_MANAGED: "true"}
@@ -108,7 +108,7 @@ def release_objects(release: Release) -> list[Object]:
             type="Opaque",
         ),
     ]
-    for process in workload.runnable:
+    for process in () if workload.releasing else workload.runnable:
         objects.append(_deployment(release, process))
         if _is_autoscaled(release, process):
             objects.append(_autoscaler(release, process))
@@ -121,6 +121,8 @@ def _metadata(release: Release, name: str) -> ObjectMeta:
 
 
 def _is_autoscaled(release: Release, process: Process) -> bool:
+    if release.workload.paused:
+        return False
     scales = serves(process.name) or WEB not in {one.name for one in release.workload.runnable}
     return scales and release.cluster.max_replicas > release.replicas(process)
 

@@ -27,6 +27,8 @@ _WORKLOADS = """CREATE TABLE workloads (
     health_path text NOT NULL,
     ready_timeout_s double precision NOT NULL,
     ready_deadline double precision NOT NULL,
+    release_timeout_s double precision NOT NULL DEFAULT 0,
+    released boolean NOT NULL DEFAULT false,
     hosts jsonb NOT NULL DEFAULT '[]',
     port integer NOT NULL DEFAULT 0 CHECK (port BETWEEN 0 AND 65535),
     phase text NOT NULL CHECK (phase IN ('starting', 'ready', 'degraded', 'failed', 'stopping', 'stopped')),
@@ -36,6 +38,7 @@ _WORKLOADS = """CREATE TABLE workloads (
     unready_since double precision NOT NULL DEFAULT 0,
     endpoints jsonb NOT NULL,
     revision bigint NOT NULL,
+    paused boolean NOT NULL DEFAULT false,
     generation integer NOT NULL,
     last_incarnation integer NOT NULL,
     settled boolean NOT NULL,
@@ -75,6 +78,13 @@ _INSTANCES = """CREATE TABLE instances (
 # What waits to be started may lose its port to another; what runs may not.
 _ONE_OWNER = """CREATE UNIQUE INDEX instances_port ON instances (host, port)
     WHERE port > 0 AND state <> 'waiting' AND NOT shared"""
+# Who of several runtimes does something that one of them does.
+_LEASES = """CREATE TABLE leases (
+    name text PRIMARY KEY,
+    holder uuid NOT NULL,
+    fence bigint NOT NULL,
+    expires_at timestamptz NOT NULL
+)"""
 _TO_DO = "CREATE INDEX workloads_unsettled ON workloads (deployment_id) INCLUDE (version) WHERE NOT settled"
 
 # How far the output of each pod has been sent.
@@ -82,10 +92,10 @@ _LOG_POSITIONS = "CREATE TABLE log_positions (pod_uid text PRIMARY KEY, position
 
 
 def upgrade() -> None:
-    for statement in [_WORKLOADS, _INSTANCES, _ONE_OWNER, _TO_DO, _LOG_POSITIONS, *OUTBOX_DDL]:
+    for statement in [_WORKLOADS, _INSTANCES, _ONE_OWNER, _TO_DO, _LEASES, _LOG_POSITIONS, *OUTBOX_DDL]:
         op.execute(statement)
 
 
 def downgrade() -> None:
-    for table in ("outbox", "log_positions", "instances", "workloads"):
+    for table in ("outbox", "log_positions", "leases", "instances", "workloads"):
         op.execute(f"DROP TABLE {table}")

@@ -15,6 +15,7 @@ from shipoff.build.manifests import BUILDKIT_TLS_FOLDER, LOGINS, BuildCluster
 from shipoff.build.settings import BuildSettings, JobSettings
 from shipoff.common.config import listed
 from shipoff.common.kubernetes import connected
+from shipoff.common.tls import authority
 
 __all__ = ["cluster_of", "on_cluster"]
 
@@ -45,6 +46,7 @@ def told_of(settings: BuildSettings, jobs: JobSettings, limits: Limits) -> PodTo
         patience_s=settings.patience_s,
         limits=limits,
         images=_images_in_pods(settings, jobs),
+        authority=authority,
     )
 
 

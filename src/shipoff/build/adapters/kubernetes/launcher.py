@@ -37,6 +37,8 @@ class PodTold:
     patience_s: float
     limits: Limits
     images: Images | None
+    # As Assignment's, asked anew for each: it may be renewed.
+    authority: Callable[[], str]
 
 
 class JobLauncher:
@@ -107,6 +109,7 @@ class JobLauncher:
             allow_hosts=told.allow_hosts,
             patience_s=told.patience_s,
             limits=told.limits,
+            authority=told.authority(),
             sandbox=None,
             images=told.images,
         )

@@ -61,6 +61,8 @@ def _end(job: Job | None, pod: Pod | None) -> End | None:
         return End(Cause.OUT_OF_MEMORY, _OUT_OF_MEMORY)
     if pod is not None and pod.status is not None and pod.status.reason:
         return _evicted(pod.status.reason, pod.status.message or "")
+    if pod is not None and pod.metadata and pod.metadata.deletionTimestamp:
+        return _lost("its pod was told to end from outside")
     if ended is not None:
         return None if ended.exitCode == 0 else _lost(_exit(ended))
     if condition is not None and condition[0] == "Complete":

@@ -28,7 +28,7 @@ from shipoff.contracts.events.v1 import events_pb2 as shipoff_dot_events_dot_v1_
 from shipoff.contracts.types.v1 import types_pb2 as shipoff_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cshipoff/build/v1/build.proto\x12\x10shipoff.build.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eshipoff/events/v1/events.proto\x1a\x1cshipoff/types/v1/types.proto\"\xcd\x02\n\x11StartBuildRequest\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12\x1c\n\nproject_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x07team_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x30\n\x06source\x18\x05 \x01(\x0b\x32\x18.shipoff.types.v1.SourceB\x06\xbaH\x03\xc8\x01\x01\x12\x36\n\rconfiguration\x18\x06 \x01(\x0b\x32\x1f.shipoff.types.v1.Configuration\x12+\n\x06limits\x18\x07 \x01(\x0b\x32\x1b.shipoff.types.v1.Resources\x12\x1d\n\ttimeout_s\x18\x08 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xa0\x38 \x00\x12\x0e\n\x06notice\x18\t \x01(\t\"\x14\n\x12StartBuildResponse\"F\n\x12\x43\x61ncelBuildRequest\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\"\x15\n\x13\x43\x61ncelBuildResponse\"C\n\x0fGetBuildRequest\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\"\xd7\x01\n\x10GetBuildResponse\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.shipoff.build.v1.BuildState\x12\x34\n\tsucceeded\x18\x02 \x01(\x0b\x32!.shipoff.events.v1.BuildSucceeded\x12.\n\x06\x66\x61iled\x18\x03 \x01(\x0b\x32\x1e.shipoff.events.v1.BuildFailed\x12\x30\n\x0clast_seen_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbe\x02\n\x0eSessionRequest\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.shipoff.build.v1.HelloH\x00\x12*\n\x04logs\x18\x02 \x01(\x0b\x32\x1a.shipoff.build.v1.LogLinesH\x00\x12\x33\n\x08snapshot\x18\x03 \x01(\x0b\x32\x1f.shipoff.build.v1.SnapshotTakenH\x00\x12/\n\x05phase\x18\x04 \x01(\x0b\x32\x1e.shipoff.build.v1.PhaseStartedH\x00\x12,\n\x07outcome\x18\x05 \x01(\x0b\x32\x19.shipoff.build.v1.OutcomeH\x00\x12\x30\n\theartbeat\x18\x06 \x01(\x0b\x32\x1b.shipoff.build.v1.HeartbeatH\x00\x42\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\x94\x02\n\x0fSessionResponse\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x15.shipoff.build.v1.JobH\x00\x12\x33\n\x0blogs_stored\x18\x02 \x01(\x0b\x32\x1c.shipoff.build.v1.LogsStoredH\x00\x12-\n\x04plan\x18\x03 \x01(\x0b\x32\x1d.shipoff.build.v1.PlanDecidedH\x00\x12*\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x18.shipoff.build.v1.CancelH\x00\x12\x39\n\x0eoutcome_stored\x18\x05 \x01(\x0b\x32\x1f.shipoff.build.v1.OutcomeStoredH\x00\x42\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\x19\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\x05\"4\n\x08LogLines\x12(\n\x05lines\x18\x01 \x03(\x0b\x32\x19.shipoff.types.v1.LogLine\"\x1e\n\nLogsStored\x12\x10\n\x08sequence\x18\x01 \x01(\x03\"!\n\tHeartbeat\x12\x14\n\x0cmemory_bytes\x18\x01 \x01(\x03\"=\n\rSnapshotTaken\x12,\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.shipoff.build.v1.Snapshot\"\x96\x01\n\x08Snapshot\x12\r\n\x05paths\x18\x01 \x03(\t\x12:\n\x08\x63ontents\x18\x02 \x03(\x0b\x32(.shipoff.build.v1.Snapshot.ContentsEntry\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x1a/\n\rContentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"D\n\x0bPlanDecided\x12$\n\x04plan\x18\x01 \x01(\x0b\x32\x16.shipoff.types.v1.Plan\x12\x0f\n\x07problem\x18\x02 \x01(\t\"\x1c\n\x0cPhaseStarted\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x94\x03\n\x03Job\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12(\n\x06source\x18\x03 \x01(\x0b\x32\x18.shipoff.types.v1.Source\x12\x31\n\x08settings\x18\x04 \x01(\x0b\x32\x1f.shipoff.types.v1.BuildSettings\x12\x37\n\tvariables\x18\x05 \x03(\x0b\x32$.shipoff.build.v1.Job.VariablesEntry\x12+\n\x06limits\x18\x06 \x01(\x0b\x32\x1b.shipoff.types.v1.Resources\x12\x11\n\ttimeout_s\x18\x07 \x01(\x05\x12\x15\n\rnext_sequence\x18\x08 \x01(\x03\x12\x0e\n\x06notice\x18\t \x01(\t\x12\x12\n\nproject_id\x18\n \x01(\t\x12\x0f\n\x07team_id\x18\x0b \x01(\t\x12\x11\n\tcache_key\x18\x0c \x01(\x0c\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x18\n\x06\x43\x61ncel\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xae\x01\n\x07Outcome\x12,\n\x07success\x18\x01 \x01(\x0b\x32\x19.shipoff.build.v1.SuccessH\x00\x12,\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x19.shipoff.build.v1.FailureH\x00\x12&\n\x05usage\x18\x03 \x01(\x0b\x32\x17.shipoff.types.v1.Usage\x12\x0e\n\x06\x63ommit\x18\x04 \x01(\tB\x0f\n\x06result\x12\x05\xbaH\x02\x08\x01\"]\n\x07Success\x12,\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1a.shipoff.types.v1.Artifact\x12$\n\x04plan\x18\x02 \x01(\x0b\x32\x16.shipoff.types.v1.Plan\"Y\n\x07\x46\x61ilure\x12\x30\n\x07\x66\x61ilure\x18\x01 \x01(\x0e\x32\x1f.shipoff.events.v1.BuildFailure\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\t\"\x0f\n\rOutcomeStored\"\x14\n\x12\x46\x65tchSourceRequest\"$\n\x13\x46\x65tchSourceResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"g\n\x15UploadArtifactRequest\x12.\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1a.shipoff.types.v1.ArtifactH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\r\n\x04part\x12\x05\xbaH\x02\x08\x01\"F\n\x16UploadArtifactResponse\x12,\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1a.shipoff.types.v1.Artifact\"J\n\x12RecordImageRequest\x12\x34\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1a.shipoff.types.v1.ArtifactB\x06\xbaH\x03\xc8\x01\x01\"C\n\x13RecordImageResponse\x12,\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1a.shipoff.types.v1.Artifact*u\n\nBuildState\x12\x1b\n\x17\x42UILD_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42UILD_STATE_RUNNING\x10\x01\x12\x19\n\x15\x42UILD_STATE_SUCCEEDED\x10\x02\x12\x16\n\x12\x42UILD_STATE_FAILED\x10\x03\x32\x96\x02\n\x0c\x42uildService\x12W\n\nStartBuild\x12#.shipoff.build.v1.StartBuildRequest\x1a$.shipoff.build.v1.StartBuildResponse\x12Z\n\x0b\x43\x61ncelBuild\x12$.shipoff.build.v1.CancelBuildRequest\x1a%.shipoff.build.v1.CancelBuildResponse\x12Q\n\x08GetBuild\x12!.shipoff.build.v1.GetBuildRequest\x1a\".shipoff.build.v1.GetBuildResponse2\x85\x03\n\x0e\x42uilderService\x12R\n\x07Session\x12 .shipoff.build.v1.SessionRequest\x1a!.shipoff.build.v1.SessionResponse(\x01\x30\x01\x12\\\n\x0b\x46\x65tchSource\x12$.shipoff.build.v1.FetchSourceRequest\x1a%.shipoff.build.v1.FetchSourceResponse0\x01\x12\x65\n\x0eUploadArtifact\x12\'.shipoff.build.v1.UploadArtifactRequest\x1a(.shipoff.build.v1.UploadArtifactResponse(\x01\x12Z\n\x0bRecordImage\x12$.shipoff.build.v1.RecordImageRequest\x1a%.shipoff.build.v1.RecordImageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cshipoff/build/v1/build.proto\x12\x10shipoff.build.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eshipoff/events/v1/events.proto\x1a\x1cshipoff/types/v1/types.proto\"\xcd\x02\n\x11StartBuildRequest\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00\x12\x1c\n\nproject_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x07team_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x30\n\x06source\x18\x05 \x01(\x0b\x32\x18.shipoff.types.v1.SourceB\x06\xbaH\x03\xc8\x01\x01\x12\x36\n\rconfiguration\x18\x06 \x01(\x0b\x32\x1f.shipoff.types.v1.Configuration\x12+\n\x06limits\x18\x07 \x01(\x0b\x32\x1b.shipoff.types.v1.Resources\x12\x1d\n\ttimeout_s\x18\x08 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xa0\x38 \x00\x12\x0e\n\x06notice\x18\t \x01(\t\"\x14\n\x12StartBuildResponse\"F\n\x12\x43\x61ncelBuildRequest\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\"\x15\n\x13\x43\x61ncelBuildResponse\"C\n\x0fGetBuildRequest\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\"\xd7\x01\n\x10GetBuildResponse\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.shipoff.build.v1.BuildState\x12\x34\n\tsucceeded\x18\x02 \x01(\x0b\x32!.shipoff.events.v1.BuildSucceeded\x12.\n\x06\x66\x61iled\x18\x03 \x01(\x0b\x32\x1e.shipoff.events.v1.BuildFailed\x12\x30\n\x0clast_seen_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbe\x02\n\x0eSessionRequest\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.shipoff.build.v1.HelloH\x00\x12*\n\x04logs\x18\x02 \x01(\x0b\x32\x1a.shipoff.build.v1.LogLinesH\x00\x12\x33\n\x08snapshot\x18\x03 \x01(\x0b\x32\x1f.shipoff.build.v1.SnapshotTakenH\x00\x12/\n\x05phase\x18\x04 \x01(\x0b\x32\x1e.shipoff.build.v1.PhaseStartedH\x00\x12,\n\x07outcome\x18\x05 \x01(\x0b\x32\x19.shipoff.build.v1.OutcomeH\x00\x12\x30\n\theartbeat\x18\x06 \x01(\x0b\x32\x1b.shipoff.build.v1.HeartbeatH\x00\x42\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\x94\x02\n\x0fSessionResponse\x12$\n\x03job\x18\x01 \x01(\x0b\x32\x15.shipoff.build.v1.JobH\x00\x12\x33\n\x0blogs_stored\x18\x02 \x01(\x0b\x32\x1c.shipoff.build.v1.LogsStoredH\x00\x12-\n\x04plan\x18\x03 \x01(\x0b\x32\x1d.shipoff.build.v1.PlanDecidedH\x00\x12*\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x18.shipoff.build.v1.CancelH\x00\x12\x39\n\x0eoutcome_stored\x18\x05 \x01(\x0b\x32\x1f.shipoff.build.v1.OutcomeStoredH\x00\x42\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\x19\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\x05\"4\n\x08LogLines\x12(\n\x05lines\x18\x01 \x03(\x0b\x32\x19.shipoff.types.v1.LogLine\"\x1e\n\nLogsStored\x12\x10\n\x08sequence\x18\x01 \x01(\x03\"!\n\tHeartbeat\x12\x14\n\x0cmemory_bytes\x18\x01 \x01(\x03\"=\n\rSnapshotTaken\x12,\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.shipoff.build.v1.Snapshot\"\x96\x01\n\x08Snapshot\x12\r\n\x05paths\x18\x01 \x03(\t\x12:\n\x08\x63ontents\x18\x02 \x03(\x0b\x32(.shipoff.build.v1.Snapshot.ContentsEntry\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x1a/\n\rContentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\x8c\x01\n\x0bPlanDecided\x12$\n\x04plan\x18\x01 \x01(\x0b\x32\x16.shipoff.types.v1.Plan\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12-\n\tunchanged\x18\x03 \x01(\x0b\x32\x1a.shipoff.types.v1.Artifact\x12\x17\n\x0funchanged_since\x18\x04 \x01(\t\"\x1c\n\x0cPhaseStarted\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xa6\x03\n\x03Job\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12(\n\x06source\x18\x03 \x01(\x0b\x32\x18.shipoff.types.v1.Source\x12\x31\n\x08settings\x18\x04 \x01(\x0b\x32\x1f.shipoff.types.v1.BuildSettings\x12\x37\n\tvariables\x18\x05 \x03(\x0b\x32$.shipoff.build.v1.Job.VariablesEntry\x12+\n\x06limits\x18\x06 \x01(\x0b\x32\x1b.shipoff.types.v1.Resources\x12\x11\n\ttimeout_s\x18\x07 \x01(\x05\x12\x15\n\rnext_sequence\x18\x08 \x01(\x03\x12\x0e\n\x06notice\x18\t \x01(\t\x12\x12\n\nproject_id\x18\n \x01(\t\x12\x0f\n\x07team_id\x18\x0b \x01(\t\x12\x11\n\tcache_key\x18\x0c \x01(\x0c\x12\x10\n\x08no_cache\x18\r \x01(\x08\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x18\n\x06\x43\x61ncel\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xae\x01\n\x07Outcome\x12,\n\x07success\x18\x01 \x01(\x0b\x32\x19.shipoff.build.v1.SuccessH\x00\x12,\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x19.shipoff.build.v1.FailureH\x00\x12&\n\x05usage\x18\x03 \x01(\x0b\x32\x17.shipoff.types.v1.Usage\x12\x0e\n\x06\x63ommit\x18\x04 \x01(\tB\x0f\n\x06result\x12\x05\xbaH\x02\x08\x01\"]\n\x07Success\x12,\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1a.shipoff.types.v1.Artifact\x12$\n\x04plan\x18\x02 \x01(\x0b\x32\x16.shipoff.types.v1.Plan\"Y\n\x07\x46\x61ilure\x12\x30\n\x07\x66\x61ilure\x18\x01 \x01(\x0e\x32\x1f.shipoff.events.v1.BuildFailure\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\t\"\x0f\n\rOutcomeStored\"\x14\n\x12\x46\x65tchSourceRequest\"$\n\x13\x46\x65tchSourceResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"g\n\x15UploadArtifactRequest\x12.\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1a.shipoff.types.v1.ArtifactH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\r\n\x04part\x12\x05\xbaH\x02\x08\x01\"F\n\x16UploadArtifactResponse\x12,\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1a.shipoff.types.v1.Artifact\"J\n\x12RecordImageRequest\x12\x34\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1a.shipoff.types.v1.ArtifactB\x06\xbaH\x03\xc8\x01\x01\"C\n\x13RecordImageResponse\x12,\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x1a.shipoff.types.v1.Artifact*u\n\nBuildState\x12\x1b\n\x17\x42UILD_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42UILD_STATE_RUNNING\x10\x01\x12\x19\n\x15\x42UILD_STATE_SUCCEEDED\x10\x02\x12\x16\n\x12\x42UILD_STATE_FAILED\x10\x03\x32\x96\x02\n\x0c\x42uildService\x12W\n\nStartBuild\x12#.shipoff.build.v1.StartBuildRequest\x1a$.shipoff.build.v1.StartBuildResponse\x12Z\n\x0b\x43\x61ncelBuild\x12$.shipoff.build.v1.CancelBuildRequest\x1a%.shipoff.build.v1.CancelBuildResponse\x12Q\n\x08GetBuild\x12!.shipoff.build.v1.GetBuildRequest\x1a\".shipoff.build.v1.GetBuildResponse2\x85\x03\n\x0e\x42uilderService\x12R\n\x07Session\x12 .shipoff.build.v1.SessionRequest\x1a!.shipoff.build.v1.SessionResponse(\x01\x30\x01\x12\\\n\x0b\x46\x65tchSource\x12$.shipoff.build.v1.FetchSourceRequest\x1a%.shipoff.build.v1.FetchSourceResponse0\x01\x12\x65\n\x0eUploadArtifact\x12\'.shipoff.build.v1.UploadArtifactRequest\x1a(.shipoff.build.v1.UploadArtifactResponse(\x01\x12Z\n\x0bRecordImage\x12$.shipoff.build.v1.RecordImageRequest\x1a%.shipoff.build.v1.RecordImageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,8 +65,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOADARTIFACTREQUEST'].oneofs_by_name['part']._serialized_options = b'\272H\002\010\001'
   _globals['_RECORDIMAGEREQUEST'].fields_by_name['artifact']._loaded_options = None
   _globals['_RECORDIMAGEREQUEST'].fields_by_name['artifact']._serialized_options = b'\272H\003\310\001\001'
-  _globals['_BUILDSTATE']._serialized_start=3173
-  _globals['_BUILDSTATE']._serialized_end=3290
+  _globals['_BUILDSTATE']._serialized_start=3264
+  _globals['_BUILDSTATE']._serialized_end=3381
   _globals['_STARTBUILDREQUEST']._serialized_start=175
   _globals['_STARTBUILDREQUEST']._serialized_end=508
   _globals['_STARTBUILDRESPONSE']._serialized_start=510
@@ -97,38 +97,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SNAPSHOT']._serialized_end=1876
   _globals['_SNAPSHOT_CONTENTSENTRY']._serialized_start=1829
   _globals['_SNAPSHOT_CONTENTSENTRY']._serialized_end=1876
-  _globals['_PLANDECIDED']._serialized_start=1878
-  _globals['_PLANDECIDED']._serialized_end=1946
-  _globals['_PHASESTARTED']._serialized_start=1948
-  _globals['_PHASESTARTED']._serialized_end=1976
-  _globals['_JOB']._serialized_start=1979
-  _globals['_JOB']._serialized_end=2383
-  _globals['_JOB_VARIABLESENTRY']._serialized_start=2335
-  _globals['_JOB_VARIABLESENTRY']._serialized_end=2383
-  _globals['_CANCEL']._serialized_start=2385
-  _globals['_CANCEL']._serialized_end=2409
-  _globals['_OUTCOME']._serialized_start=2412
-  _globals['_OUTCOME']._serialized_end=2586
-  _globals['_SUCCESS']._serialized_start=2588
-  _globals['_SUCCESS']._serialized_end=2681
-  _globals['_FAILURE']._serialized_start=2683
-  _globals['_FAILURE']._serialized_end=2772
-  _globals['_OUTCOMESTORED']._serialized_start=2774
-  _globals['_OUTCOMESTORED']._serialized_end=2789
-  _globals['_FETCHSOURCEREQUEST']._serialized_start=2791
-  _globals['_FETCHSOURCEREQUEST']._serialized_end=2811
-  _globals['_FETCHSOURCERESPONSE']._serialized_start=2813
-  _globals['_FETCHSOURCERESPONSE']._serialized_end=2849
-  _globals['_UPLOADARTIFACTREQUEST']._serialized_start=2851
-  _globals['_UPLOADARTIFACTREQUEST']._serialized_end=2954
-  _globals['_UPLOADARTIFACTRESPONSE']._serialized_start=2956
-  _globals['_UPLOADARTIFACTRESPONSE']._serialized_end=3026
-  _globals['_RECORDIMAGEREQUEST']._serialized_start=3028
-  _globals['_RECORDIMAGEREQUEST']._serialized_end=3102
-  _globals['_RECORDIMAGERESPONSE']._serialized_start=3104
-  _globals['_RECORDIMAGERESPONSE']._serialized_end=3171
-  _globals['_BUILDSERVICE']._serialized_start=3293
-  _globals['_BUILDSERVICE']._serialized_end=3571
-  _globals['_BUILDERSERVICE']._serialized_start=3574
-  _globals['_BUILDERSERVICE']._serialized_end=3963
+  _globals['_PLANDECIDED']._serialized_start=1879
+  _globals['_PLANDECIDED']._serialized_end=2019
+  _globals['_PHASESTARTED']._serialized_start=2021
+  _globals['_PHASESTARTED']._serialized_end=2049
+  _globals['_JOB']._serialized_start=2052
+  _globals['_JOB']._serialized_end=2474
+  _globals['_JOB_VARIABLESENTRY']._serialized_start=2426
+  _globals['_JOB_VARIABLESENTRY']._serialized_end=2474
+  _globals['_CANCEL']._serialized_start=2476
+  _globals['_CANCEL']._serialized_end=2500
+  _globals['_OUTCOME']._serialized_start=2503
+  _globals['_OUTCOME']._serialized_end=2677
+  _globals['_SUCCESS']._serialized_start=2679
+  _globals['_SUCCESS']._serialized_end=2772
+  _globals['_FAILURE']._serialized_start=2774
+  _globals['_FAILURE']._serialized_end=2863
+  _globals['_OUTCOMESTORED']._serialized_start=2865
+  _globals['_OUTCOMESTORED']._serialized_end=2880
+  _globals['_FETCHSOURCEREQUEST']._serialized_start=2882
+  _globals['_FETCHSOURCEREQUEST']._serialized_end=2902
+  _globals['_FETCHSOURCERESPONSE']._serialized_start=2904
+  _globals['_FETCHSOURCERESPONSE']._serialized_end=2940
+  _globals['_UPLOADARTIFACTREQUEST']._serialized_start=2942
+  _globals['_UPLOADARTIFACTREQUEST']._serialized_end=3045
+  _globals['_UPLOADARTIFACTRESPONSE']._serialized_start=3047
+  _globals['_UPLOADARTIFACTRESPONSE']._serialized_end=3117
+  _globals['_RECORDIMAGEREQUEST']._serialized_start=3119
+  _globals['_RECORDIMAGEREQUEST']._serialized_end=3193
+  _globals['_RECORDIMAGERESPONSE']._serialized_start=3195
+  _globals['_RECORDIMAGERESPONSE']._serialized_end=3262
+  _globals['_BUILDSERVICE']._serialized_start=3384
+  _globals['_BUILDSERVICE']._serialized_end=3662
+  _globals['_BUILDERSERVICE']._serialized_start=3665
+  _globals['_BUILDERSERVICE']._serialized_end=4054
 # @@protoc_insertion_point(module_scope)

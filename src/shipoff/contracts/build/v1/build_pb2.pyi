@@ -406,21 +406,31 @@ class PlanDecided(message.Message):
 
     PLAN_FIELD_NUMBER: builtins.int
     PROBLEM_FIELD_NUMBER: builtins.int
+    UNCHANGED_FIELD_NUMBER: builtins.int
+    UNCHANGED_SINCE_FIELD_NUMBER: builtins.int
     problem: builtins.str
     """Why not, for the user."""
+    unchanged_since: builtins.str
+    """Which deployment that was."""
     @builtins.property
     def plan(self) -> types_pb2.Plan:
         """Absent when nothing could be recognised."""
+
+    @builtins.property
+    def unchanged(self) -> types_pb2.Artifact:
+        """The same was built before, and this came of it: there is nothing to build."""
 
     def __init__(
         self,
         *,
         plan: types_pb2.Plan | None = ...,
         problem: builtins.str = ...,
+        unchanged: types_pb2.Artifact | None = ...,
+        unchanged_since: builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["plan", b"plan", "unchanged", b"unchanged"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["plan", b"plan", "problem", b"problem"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["plan", b"plan", "problem", b"problem", "unchanged", b"unchanged", "unchanged_since", b"unchanged_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -478,6 +488,7 @@ class Job(message.Message):
     PROJECT_ID_FIELD_NUMBER: builtins.int
     TEAM_ID_FIELD_NUMBER: builtins.int
     CACHE_KEY_FIELD_NUMBER: builtins.int
+    NO_CACHE_FIELD_NUMBER: builtins.int
     deployment_id: builtins.str
     attempt: builtins.int
     timeout_s: builtins.int
@@ -489,6 +500,8 @@ class Job(message.Message):
     team_id: builtins.str
     cache_key: builtins.bytes
     """Makes fingerprints of variables, which tell an image's build that one has changed; the project's own."""
+    no_cache: builtins.bool
+    """From nothing that earlier builds left."""
     @builtins.property
     def source(self) -> types_pb2.Source: ...
     @builtins.property
@@ -514,10 +527,11 @@ class Job(message.Message):
         project_id: builtins.str = ...,
         team_id: builtins.str = ...,
         cache_key: builtins.bytes = ...,
+        no_cache: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["limits", b"limits", "settings", b"settings", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "cache_key", b"cache_key", "deployment_id", b"deployment_id", "limits", b"limits", "next_sequence", b"next_sequence", "notice", b"notice", "project_id", b"project_id", "settings", b"settings", "source", b"source", "team_id", b"team_id", "timeout_s", b"timeout_s", "variables", b"variables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "cache_key", b"cache_key", "deployment_id", b"deployment_id", "limits", b"limits", "next_sequence", b"next_sequence", "no_cache", b"no_cache", "notice", b"notice", "project_id", b"project_id", "settings", b"settings", "source", b"source", "team_id", b"team_id", "timeout_s", b"timeout_s", "variables", b"variables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from shipoff.contracts.buf.validate import validate_pb2 as buf_dot_validate_dot_
 from shipoff.contracts.types.v1 import types_pb2 as shipoff_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18shipoff/cdn/v1/cdn.proto\x12\x0eshipoff.cdn.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cshipoff/types/v1/types.proto\"\xfb\x01\n\x05Route\x12\x1c\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1c\n\x0b\x65nvironment\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1f\n\rdeployment_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x17\n\x05hosts\x18\x04 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x08\x01\x12.\n\x06static\x18\x05 \x01(\x0b\x32\x1c.shipoff.cdn.v1.StaticTargetH\x00\x12,\n\x05proxy\x18\x06 \x01(\x0b\x32\x1b.shipoff.cdn.v1.ProxyTargetH\x00\x12\r\n\x05\x66\x65nce\x18\x07 \x01(\x03\x42\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"\x1b\n\x0cStaticTarget\x12\x0b\n\x03spa\x18\x01 \x01(\x08\"<\n\x0bProxyTarget\x12-\n\tendpoints\x18\x01 \x03(\x0b\x32\x1a.shipoff.types.v1.Endpoint\"n\n\x15PublishReleaseRequest\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x34\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x1a.shipoff.types.v1.ArtifactB\x06\xbaH\x03\xc8\x01\x01\"\x18\n\x16PublishReleaseResponse\"?\n\x0fSetRouteRequest\x12,\n\x05route\x18\x01 \x01(\x0b\x32\x15.shipoff.cdn.v1.RouteB\x06\xbaH\x03\xc8\x01\x01\"\x12\n\x10SetRouteResponse\"h\n\x12RemoveRouteRequest\x12\x1c\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x13\n\x0b\x65nvironment\x18\x02 \x01(\t\x12\x1f\n\rdeployment_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x15\n\x13RemoveRouteResponse\"\'\n\x11ListRoutesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\";\n\x12ListRoutesResponse\x12%\n\x06routes\x18\x01 \x03(\x0b\x32\x15.shipoff.cdn.v1.Route2\xe9\x02\n\nCdnService\x12_\n\x0ePublishRelease\x12%.shipoff.cdn.v1.PublishReleaseRequest\x1a&.shipoff.cdn.v1.PublishReleaseResponse\x12M\n\x08SetRoute\x12\x1f.shipoff.cdn.v1.SetRouteRequest\x1a .shipoff.cdn.v1.SetRouteResponse\x12V\n\x0bRemoveRoute\x12\".shipoff.cdn.v1.RemoveRouteRequest\x1a#.shipoff.cdn.v1.RemoveRouteResponse\x12S\n\nListRoutes\x12!.shipoff.cdn.v1.ListRoutesRequest\x1a\".shipoff.cdn.v1.ListRoutesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18shipoff/cdn/v1/cdn.proto\x12\x0eshipoff.cdn.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cshipoff/types/v1/types.proto\"\xfb\x01\n\x05Route\x12\x1c\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1c\n\x0b\x65nvironment\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01\x12\x1f\n\rdeployment_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x17\n\x05hosts\x18\x04 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x08\x01\x12.\n\x06static\x18\x05 \x01(\x0b\x32\x1c.shipoff.cdn.v1.StaticTargetH\x00\x12,\n\x05proxy\x18\x06 \x01(\x0b\x32\x1b.shipoff.cdn.v1.ProxyTargetH\x00\x12\r\n\x05\x66\x65nce\x18\x07 \x01(\x03\x42\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"\x1b\n\x0cStaticTarget\x12\x0b\n\x03spa\x18\x01 \x01(\x08\"L\n\x0bProxyTarget\x12-\n\tendpoints\x18\x01 \x03(\x0b\x32\x1a.shipoff.types.v1.Endpoint\x12\x0e\n\x06paused\x18\x02 \x01(\x08\"n\n\x15PublishReleaseRequest\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x34\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x1a.shipoff.types.v1.ArtifactB\x06\xbaH\x03\xc8\x01\x01\"\x18\n\x16PublishReleaseResponse\"?\n\x0fSetRouteRequest\x12,\n\x05route\x18\x01 \x01(\x0b\x32\x15.shipoff.cdn.v1.RouteB\x06\xbaH\x03\xc8\x01\x01\"\x12\n\x10SetRouteResponse\"h\n\x12RemoveRouteRequest\x12\x1c\n\nproject_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x13\n\x0b\x65nvironment\x18\x02 \x01(\t\x12\x1f\n\rdeployment_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x15\n\x13RemoveRouteResponse\"\'\n\x11ListRoutesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\";\n\x12ListRoutesResponse\x12%\n\x06routes\x18\x01 \x03(\x0b\x32\x15.shipoff.cdn.v1.Route2\xe9\x02\n\nCdnService\x12_\n\x0ePublishRelease\x12%.shipoff.cdn.v1.PublishReleaseRequest\x1a&.shipoff.cdn.v1.PublishReleaseResponse\x12M\n\x08SetRoute\x12\x1f.shipoff.cdn.v1.SetRouteRequest\x1a .shipoff.cdn.v1.SetRouteResponse\x12V\n\x0bRemoveRoute\x12\".shipoff.cdn.v1.RemoveRouteRequest\x1a#.shipoff.cdn.v1.RemoveRouteResponse\x12S\n\nListRoutes\x12!.shipoff.cdn.v1.ListRoutesRequest\x1a\".shipoff.cdn.v1.ListRoutesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,23 +58,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATICTARGET']._serialized_start=357
   _globals['_STATICTARGET']._serialized_end=384
   _globals['_PROXYTARGET']._serialized_start=386
-  _globals['_PROXYTARGET']._serialized_end=446
-  _globals['_PUBLISHRELEASEREQUEST']._serialized_start=448
-  _globals['_PUBLISHRELEASEREQUEST']._serialized_end=558
-  _globals['_PUBLISHRELEASERESPONSE']._serialized_start=560
-  _globals['_PUBLISHRELEASERESPONSE']._serialized_end=584
-  _globals['_SETROUTEREQUEST']._serialized_start=586
-  _globals['_SETROUTEREQUEST']._serialized_end=649
-  _globals['_SETROUTERESPONSE']._serialized_start=651
-  _globals['_SETROUTERESPONSE']._serialized_end=669
-  _globals['_REMOVEROUTEREQUEST']._serialized_start=671
-  _globals['_REMOVEROUTEREQUEST']._serialized_end=775
-  _globals['_REMOVEROUTERESPONSE']._serialized_start=777
-  _globals['_REMOVEROUTERESPONSE']._serialized_end=798
-  _globals['_LISTROUTESREQUEST']._serialized_start=800
-  _globals['_LISTROUTESREQUEST']._serialized_end=839
-  _globals['_LISTROUTESRESPONSE']._serialized_start=841
-  _globals['_LISTROUTESRESPONSE']._serialized_end=900
-  _globals['_CDNSERVICE']._serialized_start=903
-  _globals['_CDNSERVICE']._serialized_end=1264
+  _globals['_PROXYTARGET']._serialized_end=462
+  _globals['_PUBLISHRELEASEREQUEST']._serialized_start=464
+  _globals['_PUBLISHRELEASEREQUEST']._serialized_end=574
+  _globals['_PUBLISHRELEASERESPONSE']._serialized_start=576
+  _globals['_PUBLISHRELEASERESPONSE']._serialized_end=600
+  _globals['_SETROUTEREQUEST']._serialized_start=602
+  _globals['_SETROUTEREQUEST']._serialized_end=665
+  _globals['_SETROUTERESPONSE']._serialized_start=667
+  _globals['_SETROUTERESPONSE']._serialized_end=685
+  _globals['_REMOVEROUTEREQUEST']._serialized_start=687
+  _globals['_REMOVEROUTEREQUEST']._serialized_end=791
+  _globals['_REMOVEROUTERESPONSE']._serialized_start=793
+  _globals['_REMOVEROUTERESPONSE']._serialized_end=814
+  _globals['_LISTROUTESREQUEST']._serialized_start=816
+  _globals['_LISTROUTESREQUEST']._serialized_end=855
+  _globals['_LISTROUTESRESPONSE']._serialized_start=857
+  _globals['_LISTROUTESRESPONSE']._serialized_end=916
+  _globals['_CDNSERVICE']._serialized_start=919
+  _globals['_CDNSERVICE']._serialized_end=1280
 # @@protoc_insertion_point(module_scope)

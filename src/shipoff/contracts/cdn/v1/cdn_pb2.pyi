@@ -83,16 +83,20 @@ class ProxyTarget(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     ENDPOINTS_FIELD_NUMBER: builtins.int
+    PAUSED_FIELD_NUMBER: builtins.int
+    paused: builtins.bool
+    """It rests: a page says so, and nobody is asked."""
     @builtins.property
     def endpoints(self) -> containers.RepeatedCompositeFieldContainer[types_pb2.Endpoint]: ...
     def __init__(
         self,
         *,
         endpoints: abc.Iterable[types_pb2.Endpoint] | None = ...,
+        paused: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["endpoints", b"endpoints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["endpoints", b"endpoints", "paused", b"paused"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

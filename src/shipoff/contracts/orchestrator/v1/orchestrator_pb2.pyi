@@ -71,6 +71,7 @@ class Deployment(message.Message):
     BUILD_FIELD_NUMBER: builtins.int
     RUN_FIELD_NUMBER: builtins.int
     RETRIES_FIELD_NUMBER: builtins.int
+    PAUSED_FIELD_NUMBER: builtins.int
     id: builtins.str
     number: builtins.int
     """Counts within the project, from 1."""
@@ -91,6 +92,8 @@ class Deployment(message.Message):
     """The deployment whose artifact this one uses."""
     configuration_version: builtins.int
     """Of the configuration it was made from, with the settings that were in it; zero and empty in these: the default."""
+    paused: builtins.bool
+    """Its instances rest."""
     @builtins.property
     def source(self) -> types_pb2.Source: ...
     @builtins.property
@@ -147,10 +150,11 @@ class Deployment(message.Message):
         build: types_pb2.BuildSettings | None = ...,
         run: types_pb2.RunSettings | None = ...,
         retries: abc.Iterable[Retry] | None = ...,
+        paused: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["artifact", b"artifact", "build", b"build", "changed_at", b"changed_at", "created_at", b"created_at", "plan", b"plan", "run", b"run", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["artifact", b"artifact", "branch", b"branch", "build", b"build", "changed_at", b"changed_at", "commit", b"commit", "commit_message", b"commit_message", "configuration_version", b"configuration_version", "created_at", b"created_at", "environment", b"environment", "hosts", b"hosts", "id", b"id", "number", b"number", "origin_deployment_id", b"origin_deployment_id", "plan", b"plan", "project_id", b"project_id", "project_name", b"project_name", "reason", b"reason", "requested_by", b"requested_by", "retries", b"retries", "run", b"run", "source", b"source", "state", b"state", "team_id", b"team_id", "transitions", b"transitions", "trigger", b"trigger", "variable_versions", b"variable_versions", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["artifact", b"artifact", "branch", b"branch", "build", b"build", "changed_at", b"changed_at", "commit", b"commit", "commit_message", b"commit_message", "configuration_version", b"configuration_version", "created_at", b"created_at", "environment", b"environment", "hosts", b"hosts", "id", b"id", "number", b"number", "origin_deployment_id", b"origin_deployment_id", "paused", b"paused", "plan", b"plan", "project_id", b"project_id", "project_name", b"project_name", "reason", b"reason", "requested_by", b"requested_by", "retries", b"retries", "run", b"run", "source", b"source", "state", b"state", "team_id", b"team_id", "transitions", b"transitions", "trigger", b"trigger", "variable_versions", b"variable_versions", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -617,5 +621,38 @@ class ScaleDeploymentResponse(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["scaled", b"scaled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PauseDeploymentRequest(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    DEPLOYMENT_ID_FIELD_NUMBER: builtins.int
+    PAUSED_FIELD_NUMBER: builtins.int
+    deployment_id: builtins.str
+    paused: builtins.bool
+    def __init__(
+        self,
+        *,
+        deployment_id: builtins.str = ...,
+        paused: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["deployment_id", b"deployment_id", "paused", b"paused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PauseDeploymentResponse(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

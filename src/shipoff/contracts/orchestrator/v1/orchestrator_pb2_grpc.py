@@ -75,6 +75,11 @@ class DeploymentServiceStub:
                 request_serializer=shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ScaleDeploymentRequest.SerializeToString,
                 response_deserializer=shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ScaleDeploymentResponse.FromString,
                 _registered_method=True)
+        self.PauseDeployment = channel.unary_unary(
+                '/shipoff.orchestrator.v1.DeploymentService/PauseDeployment',
+                request_serializer=shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.PauseDeploymentRequest.SerializeToString,
+                response_deserializer=shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.PauseDeploymentResponse.FromString,
+                _registered_method=True)
 
 
 class DeploymentServiceServicer:
@@ -137,6 +142,14 @@ class DeploymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseDeployment(self, request, context):
+        """Has the instances of a deployment in production rest, its address saying so, or run again. Kept until the next deployment.
+        FAILED_PRECONDITION when it is not in production, is a static site, or there is no room for them to run again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeploymentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -179,6 +192,11 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.ScaleDeployment,
                     request_deserializer=shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ScaleDeploymentRequest.FromString,
                     response_serializer=shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ScaleDeploymentResponse.SerializeToString,
+            ),
+            'PauseDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseDeployment,
+                    request_deserializer=shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.PauseDeploymentRequest.FromString,
+                    response_serializer=shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.PauseDeploymentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -398,6 +416,33 @@ class DeploymentService:
             '/shipoff.orchestrator.v1.DeploymentService/ScaleDeployment',
             shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ScaleDeploymentRequest.SerializeToString,
             shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ScaleDeploymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shipoff.orchestrator.v1.DeploymentService/PauseDeployment',
+            shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.PauseDeploymentRequest.SerializeToString,
+            shipoff_dot_orchestrator_dot_v1_dot_orchestrator__pb2.PauseDeploymentResponse.FromString,
             options,
             channel_credentials,
             insecure,

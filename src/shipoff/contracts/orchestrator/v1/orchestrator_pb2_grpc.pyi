@@ -33,6 +33,10 @@ class DeploymentServiceStub:
     """What waits and what builds, in the order in which it starts."""
     ScaleDeployment: aio.UnaryUnaryMultiCallable[orchestrator_pb2.ScaleDeploymentRequest, orchestrator_pb2.ScaleDeploymentResponse]
     """Changes how many instances of a deployment in production run. FAILED_PRECONDITION when there is no room for them."""
+    PauseDeployment: aio.UnaryUnaryMultiCallable[orchestrator_pb2.PauseDeploymentRequest, orchestrator_pb2.PauseDeploymentResponse]
+    """Has the instances of a deployment in production rest, its address saying so, or run again. Kept until the next deployment.
+    FAILED_PRECONDITION when it is not in production, is a static site, or there is no room for them to run again.
+    """
 
 class DeploymentServiceServicer(metaclass=abc_1.ABCMeta):
     """Deployments: their states, the queue and the budget. The only writer of deployment state."""
@@ -101,5 +105,15 @@ class DeploymentServiceServicer(metaclass=abc_1.ABCMeta):
         context: aio.ServicerContext[orchestrator_pb2.ScaleDeploymentRequest, abc.Awaitable[orchestrator_pb2.ScaleDeploymentResponse]],
     ) -> abc.Awaitable[orchestrator_pb2.ScaleDeploymentResponse]:
         """Changes how many instances of a deployment in production run. FAILED_PRECONDITION when there is no room for them."""
+
+    @abc_1.abstractmethod
+    def PauseDeployment(
+        self,
+        request: orchestrator_pb2.PauseDeploymentRequest,
+        context: aio.ServicerContext[orchestrator_pb2.PauseDeploymentRequest, abc.Awaitable[orchestrator_pb2.PauseDeploymentResponse]],
+    ) -> abc.Awaitable[orchestrator_pb2.PauseDeploymentResponse]:
+        """Has the instances of a deployment in production rest, its address saying so, or run again. Kept until the next deployment.
+        FAILED_PRECONDITION when it is not in production, is a static site, or there is no room for them to run again.
+        """
 
 def add_DeploymentServiceServicer_to_server(servicer: DeploymentServiceServicer, server: aio.Server) -> None: ...

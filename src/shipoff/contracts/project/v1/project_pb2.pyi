@@ -553,11 +553,14 @@ class RequestDeploymentRequest(message.Message):
     SOURCE_FIELD_NUMBER: builtins.int
     REQUESTED_BY_FIELD_NUMBER: builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: builtins.int
+    NO_CACHE_FIELD_NUMBER: builtins.int
     project_id: builtins.str
     environment: builtins.str
     requested_by: builtins.str
     idempotency_key: builtins.str
     """The same key with the same project gives the same deployment, whatever else is asked."""
+    no_cache: builtins.bool
+    """Build it even where the same was built before."""
     @builtins.property
     def source(self) -> types_pb2.Source: ...
     def __init__(
@@ -568,10 +571,11 @@ class RequestDeploymentRequest(message.Message):
         source: types_pb2.Source | None = ...,
         requested_by: builtins.str = ...,
         idempotency_key: builtins.str = ...,
+        no_cache: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["environment", b"environment", "idempotency_key", b"idempotency_key", "project_id", b"project_id", "requested_by", b"requested_by", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["environment", b"environment", "idempotency_key", b"idempotency_key", "no_cache", b"no_cache", "project_id", b"project_id", "requested_by", b"requested_by", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

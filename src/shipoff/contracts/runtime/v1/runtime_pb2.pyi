@@ -35,6 +35,8 @@ class _WorkloadPhaseEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Workload
     WORKLOAD_PHASE_FAILED: _WorkloadPhase.ValueType  # 4
     WORKLOAD_PHASE_STOPPING: _WorkloadPhase.ValueType  # 5
     WORKLOAD_PHASE_STOPPED: _WorkloadPhase.ValueType  # 6
+    WORKLOAD_PHASE_PAUSED: _WorkloadPhase.ValueType  # 7
+    """Its instances rest because somebody wants it so."""
 
 class WorkloadPhase(_WorkloadPhase, metaclass=_WorkloadPhaseEnumTypeWrapper): ...
 
@@ -46,6 +48,8 @@ WORKLOAD_PHASE_DEGRADED: WorkloadPhase.ValueType  # 3
 WORKLOAD_PHASE_FAILED: WorkloadPhase.ValueType  # 4
 WORKLOAD_PHASE_STOPPING: WorkloadPhase.ValueType  # 5
 WORKLOAD_PHASE_STOPPED: WorkloadPhase.ValueType  # 6
+WORKLOAD_PHASE_PAUSED: WorkloadPhase.ValueType  # 7
+"""Its instances rest because somebody wants it so."""
 
 @typing.final
 class GetCapacityRequest(message.Message):
@@ -95,6 +99,7 @@ class Workload(message.Message):
     PORT_FIELD_NUMBER: builtins.int
     REQUESTED_BY_FIELD_NUMBER: builtins.int
     WHY_FIELD_NUMBER: builtins.int
+    RELEASE_TIMEOUT_S_FIELD_NUMBER: builtins.int
     deployment_id: builtins.str
     project_id: builtins.str
     project_name: builtins.str
@@ -107,6 +112,8 @@ class Workload(message.Message):
     requested_by: builtins.str
     """Who asked for the deployment ("github:<login>", a user id), and what for, in words; where the desired state is kept in git."""
     why: builtins.str
+    release_timeout_s: builtins.int
+    """Seconds that its process "release" may take, which runs once before the others are started; 0: it is not run."""
     @builtins.property
     def artifact(self) -> types_pb2.Artifact: ...
     @builtins.property
@@ -133,10 +140,11 @@ class Workload(message.Message):
         port: builtins.int = ...,
         requested_by: builtins.str = ...,
         why: builtins.str = ...,
+        release_timeout_s: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["artifact", b"artifact", "configuration", b"configuration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["app_root", b"app_root", "artifact", b"artifact", "configuration", b"configuration", "deployment_id", b"deployment_id", "environment", b"environment", "hosts", b"hosts", "port", b"port", "processes", b"processes", "project_id", b"project_id", "project_name", b"project_name", "requested_by", b"requested_by", "team_id", b"team_id", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["app_root", b"app_root", "artifact", b"artifact", "configuration", b"configuration", "deployment_id", b"deployment_id", "environment", b"environment", "hosts", b"hosts", "port", b"port", "processes", b"processes", "project_id", b"project_id", "project_name", b"project_name", "release_timeout_s", b"release_timeout_s", "requested_by", b"requested_by", "team_id", b"team_id", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -338,6 +346,39 @@ class RestartWorkloadRequest(message.Message):
 
 @typing.final
 class RestartWorkloadResponse(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PauseWorkloadRequest(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    DEPLOYMENT_ID_FIELD_NUMBER: builtins.int
+    PAUSED_FIELD_NUMBER: builtins.int
+    deployment_id: builtins.str
+    paused: builtins.bool
+    def __init__(
+        self,
+        *,
+        deployment_id: builtins.str = ...,
+        paused: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["deployment_id", b"deployment_id", "paused", b"paused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PauseWorkloadResponse(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     def __init__(

@@ -65,6 +65,11 @@ class RuntimeServiceStub:
                 request_serializer=shipoff_dot_runtime_dot_v1_dot_runtime__pb2.GetCapacityRequest.SerializeToString,
                 response_deserializer=shipoff_dot_runtime_dot_v1_dot_runtime__pb2.GetCapacityResponse.FromString,
                 _registered_method=True)
+        self.PauseWorkload = channel.unary_unary(
+                '/shipoff.runtime.v1.RuntimeService/PauseWorkload',
+                request_serializer=shipoff_dot_runtime_dot_v1_dot_runtime__pb2.PauseWorkloadRequest.SerializeToString,
+                response_deserializer=shipoff_dot_runtime_dot_v1_dot_runtime__pb2.PauseWorkloadResponse.FromString,
+                _registered_method=True)
 
 
 class RuntimeServiceServicer:
@@ -110,6 +115,13 @@ class RuntimeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseWorkload(self, request, context):
+        """Has the instances of one that was ready rest, or run again: WorkloadEndpointsChanged follows when they are ready.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RuntimeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -142,6 +154,11 @@ def add_RuntimeServiceServicer_to_server(servicer, server):
                     servicer.GetCapacity,
                     request_deserializer=shipoff_dot_runtime_dot_v1_dot_runtime__pb2.GetCapacityRequest.FromString,
                     response_serializer=shipoff_dot_runtime_dot_v1_dot_runtime__pb2.GetCapacityResponse.SerializeToString,
+            ),
+            'PauseWorkload': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseWorkload,
+                    request_deserializer=shipoff_dot_runtime_dot_v1_dot_runtime__pb2.PauseWorkloadRequest.FromString,
+                    response_serializer=shipoff_dot_runtime_dot_v1_dot_runtime__pb2.PauseWorkloadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -307,6 +324,33 @@ class RuntimeService:
             '/shipoff.runtime.v1.RuntimeService/GetCapacity',
             shipoff_dot_runtime_dot_v1_dot_runtime__pb2.GetCapacityRequest.SerializeToString,
             shipoff_dot_runtime_dot_v1_dot_runtime__pb2.GetCapacityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseWorkload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shipoff.runtime.v1.RuntimeService/PauseWorkload',
+            shipoff_dot_runtime_dot_v1_dot_runtime__pb2.PauseWorkloadRequest.SerializeToString,
+            shipoff_dot_runtime_dot_v1_dot_runtime__pb2.PauseWorkloadResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -25,6 +25,8 @@ class RuntimeServiceStub:
     RestartWorkload: aio.UnaryUnaryMultiCallable[runtime_pb2.RestartWorkloadRequest, runtime_pb2.RestartWorkloadResponse]
     GetCapacity: aio.UnaryUnaryMultiCallable[runtime_pb2.GetCapacityRequest, runtime_pb2.GetCapacityResponse]
     """What instances may reserve in all, as its nodes stand now. FAILED_PRECONDITION where apps are processes of one machine."""
+    PauseWorkload: aio.UnaryUnaryMultiCallable[runtime_pb2.PauseWorkloadRequest, runtime_pb2.PauseWorkloadResponse]
+    """Has the instances of one that was ready rest, or run again: WorkloadEndpointsChanged follows when they are ready."""
 
 class RuntimeServiceServicer(metaclass=abc_1.ABCMeta):
     """Workloads: what shall run, and what does."""
@@ -73,5 +75,13 @@ class RuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         context: aio.ServicerContext[runtime_pb2.GetCapacityRequest, abc.Awaitable[runtime_pb2.GetCapacityResponse]],
     ) -> abc.Awaitable[runtime_pb2.GetCapacityResponse]:
         """What instances may reserve in all, as its nodes stand now. FAILED_PRECONDITION where apps are processes of one machine."""
+
+    @abc_1.abstractmethod
+    def PauseWorkload(
+        self,
+        request: runtime_pb2.PauseWorkloadRequest,
+        context: aio.ServicerContext[runtime_pb2.PauseWorkloadRequest, abc.Awaitable[runtime_pb2.PauseWorkloadResponse]],
+    ) -> abc.Awaitable[runtime_pb2.PauseWorkloadResponse]:
+        """Has the instances of one that was ready rest, or run again: WorkloadEndpointsChanged follows when they are ready."""
 
 def add_RuntimeServiceServicer_to_server(servicer: RuntimeServiceServicer, server: aio.Server) -> None: ...

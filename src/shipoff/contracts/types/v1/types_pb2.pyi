@@ -386,8 +386,11 @@ class Configuration(message.Message):
     VARIABLES_FIELD_NUMBER: builtins.int
     BUILD_FIELD_NUMBER: builtins.int
     RUN_FIELD_NUMBER: builtins.int
+    NO_CACHE_FIELD_NUMBER: builtins.int
     version: builtins.int
     """Grows with every change of the project's settings or variables."""
+    no_cache: builtins.bool
+    """It is built even where the same was built before, and from nothing that earlier builds left."""
     @builtins.property
     def variables(self) -> SealedVariables: ...
     @builtins.property
@@ -401,10 +404,11 @@ class Configuration(message.Message):
         variables: SealedVariables | None = ...,
         build: BuildSettings | None = ...,
         run: RunSettings | None = ...,
+        no_cache: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["build", b"build", "run", b"run", "variables", b"variables"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["build", b"build", "run", b"run", "variables", b"variables", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["build", b"build", "no_cache", b"no_cache", "run", b"run", "variables", b"variables", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

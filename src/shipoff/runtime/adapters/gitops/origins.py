@@ -101,10 +101,10 @@ class Folder:
                 return False
             # Writes only over what it has just read, else it fails: git_reference_set_target (libgit2), GIT_EMODIFIED.
             reference.set_target(commit)
-        except (pygit2.GitError, KeyError, ValueError):
-            if _target(repository, self._ref) != on:
-                return False
-            # Another writer has its lock file for an instant, or the disk is full: trying again tells.
+        except (pygit2.GitError, OSError, KeyError, ValueError) as error:
+            # Another writer was faster, or has its lock file at this instant.
+            if _target(repository, self._ref) == on and not _is_locked(error):
+                raise Unavailable(f"the GitOps repository {self._path} cannot be written: {error}") from error
             return False
         return True
 
@@ -178,6 +178,12 @@ class Server:
             yield
         except (pygit2.GitError, OSError, KeyError, ValueError) as error:
             raise Unavailable(f"the GitOps repository {self._url} cannot be reached: {error}", retry_after_s=5.0) from error
+
+
+def _is_locked(error: Exception) -> bool:
+    """Whether a reference's lock file was in the way; libgit2 tells what kept it from making one by its text only."""
+    text = str(error)
+    return "lock" in text and not any(words in text for words in ("denied", "No space", "Read-only"))
 
 
 class _Callbacks(pygit2.RemoteCallbacks):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pygit2
 
-from shipoff.common.errors import Contended
+from shipoff.common.errors import Contended, Unavailable
 from shipoff.runtime.adapters.gitops.origins import Origin
 from shipoff.runtime.adapters.gitops.trees import files_of, with_folder
 from shipoff.runtime.manifests.folder import Change, Files
@@ -71,14 +71,17 @@ class Repository:
                 if self._origin.publish(repository, made, on=head):
                     return Outcome(str(made), _text(head), after)
             time.sleep(random.uniform(0, min(0.01 * 2**attempt, _LONGEST_PAUSE_S)))  # noqa: S311 - spreads writers, no secret
-        raise Contended("the GitOps repository has other writers that were faster all the time")
+        raise Contended("the GitOps repository has other writers that were faster all the time, or one left a lock file in it")
 
     def _made(
         self, repository: pygit2.Repository, head: pygit2.Oid | None, folder: str, files: Files, message: str
     ) -> pygit2.Oid:
-        tree = with_folder(repository, head, folder, files)
-        who = pygit2.Signature(self._author.name, self._author.email)
-        return repository.create_commit(None, who, who, message, tree, [head] if head is not None else [])
+        try:
+            tree = with_folder(repository, head, folder, files)
+            who = pygit2.Signature(self._author.name, self._author.email)
+            return repository.create_commit(None, who, who, message, tree, [head] if head is not None else [])
+        except (pygit2.GitError, OSError) as error:
+            raise Unavailable(f"the GitOps repository in {repository.path} cannot be written: {error}") from error
 
 
 def _text(commit: pygit2.Oid | None) -> str:

@@ -41,7 +41,7 @@ async def on_cluster(
     gitops: GitOpsSettings | None = None,
     copies: Path | None = None,
 ) -> AsyncIterator[tuple[KubernetesDriver, KubernetesRunner]]:
-    """The driver on the cluster that KUBECONFIG names, or that this process runs in; it follows the cluster meanwhile.
+    """The driver on the cluster that KUBECONFIG names, or that this process runs in.
 
     With a repository in `gitops` what it wants is committed there; `copies` is for copies of repositories on servers.
     Raises lightkube.core.exceptions.ConfigError when there is neither cluster, and InvalidInput for a wrong certificate.
@@ -50,8 +50,7 @@ async def on_cluster(
     try:
         wishes = Wishes(sealer, cluster_of(settings, grace_s=grace_s))
         driver = _kind(settings, gitops, copies)(api, wishes, clock=clock, on_change=on_change)
-        async with driver.following():
-            yield driver, KubernetesRunner(api, wishes)
+        yield driver, KubernetesRunner(api, wishes)
     finally:
         await api.close()
 

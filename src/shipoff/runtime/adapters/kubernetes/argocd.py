@@ -144,6 +144,8 @@ class ArgoDriver(KubernetesDriver):
         if held is None or any(one.owner == desired.deployment_id for one in held.values()):
             change = partial(withdrawn, deployment_id=desired.deployment_id, kinds=_OWNED)
             await self._commit(desired, change, commits.withdrawn(desired.shape))
+        # Argo CD would not empty an Application, so that what was last to run goes on.
+        await self._tidy(desired)
 
     async def _tidy(self, desired: Desired) -> None:
         """With the last release the Application goes, and Argo CD removes with it whatever it brought."""

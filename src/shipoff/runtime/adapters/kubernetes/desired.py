@@ -81,6 +81,11 @@ class Wishes:
         """Everything that was asked for there and not forgotten."""
         return [self._known[one] for one in self._in_namespace.get(namespace, ())]
 
+    def forget_all(self) -> None:
+        """Others may have changed what is wanted."""
+        self._known.clear()
+        self._in_namespace.clear()
+
     def forget(self, deployment_id: str) -> None:
         """It is gone."""
         known = self._known.pop(deployment_id, None)

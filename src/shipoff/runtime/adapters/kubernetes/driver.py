@@ -20,6 +20,7 @@ from lightkube.resources.core_v1 import ConfigMap, Namespace, Pod, Secret, Servi
 from shipoff.common.errors import InvalidInput
 from shipoff.common.failpoints import crossing
 from shipoff.common.lifecycle import looping
+from shipoff.runtime.adapters.kubernetes import release_command
 from shipoff.runtime.adapters.kubernetes.api import Api
 from shipoff.runtime.adapters.kubernetes.commands import is_left_over
 from shipoff.runtime.adapters.kubernetes.desired import Desired, Key, Wishes, applied, key_of
@@ -27,10 +28,12 @@ from shipoff.runtime.adapters.kubernetes.logs import Writer
 from shipoff.runtime.adapters.kubernetes.mirror import OWNED, Mirror, is_leaving
 from shipoff.runtime.adapters.kubernetes.pods import PodRun, assign, read
 from shipoff.runtime.adapters.kubernetes.writers import writers
+from shipoff.runtime.domain import RELEASE as RELEASE_COMMAND
 from shipoff.runtime.domain import Instance, InstanceKey, InstanceState, Observation, Observed, Probe, Workload
 from shipoff.runtime.manifests.cluster import PORT
 from shipoff.runtime.manifests.marks import DEPLOYMENT, ENVIRONMENT, RELEASE
 from shipoff.runtime.manifests.names import dns_label
+from shipoff.runtime.manifests.release_command import release_command_name, release_command_pod
 from shipoff.runtime.ports import Capacity
 
 _LINES = 5
@@ -61,6 +64,8 @@ class KubernetesDriver:
     @asynccontextmanager
     async def following(self) -> AsyncIterator[KubernetesDriver]:
         """Follows the cluster beside the block. What runs on it outlives the block."""
+        self._wishes.forget_all()
+        self._pods.clear()
         async with self._mirror.following(), looping("collect commands", self._collect, every_s=_COLLECT_S):
             yield self
 
@@ -93,6 +98,10 @@ class KubernetesDriver:
 
     async def start(self, workload: Workload, instance: Instance) -> None:
         await self.arrange(workload)
+        desired = self._wishes.of(workload)
+        if instance.once and release_command.run_of(workload, desired, self._mirror) is None:
+            self._mirror.put(await self._api.apply(release_command_pod(self._wishes.release(workload))))
+            crossing("release command begun")
 
     async def arrange(self, workload: Workload) -> None:
         """Applies what is missing or another than wanted, then removes what is wanted no more."""
@@ -180,7 +189,10 @@ class KubernetesDriver:
         desired = self._wishes.known(key.deployment_id)
         if desired is None:
             return
-        if not desired.shape.wanted:
+        if key.process == RELEASE_COMMAND:
+            name = release_command_name(desired.shape, desired.names)
+            await self._api.delete_pod(name, desired.names.namespace, grace_s=grace_s)
+        elif not desired.shape.wanted:
             await self._prune(desired, (), (HorizontalPodAutoscaler, Deployment))
         elif key.slot in desired.shape.slots() and (pod := self._pods.get(key.deployment_id, {}).get(key)):
             await self._api.delete_pod(pod, desired.names.namespace, grace_s=grace_s)
@@ -190,6 +202,7 @@ class KubernetesDriver:
         if desired is None:
             return
         await self._prune(desired, (), OWNED)
+        await self._api.delete_pod(release_command_name(desired.shape, desired.names), desired.names.namespace)
         await self._tidy(desired)
 
     async def _tidy(self, desired: Desired) -> None:
@@ -228,6 +241,9 @@ class KubernetesDriver:
         for process in workload.runnable:
             own = [one for one in instances if one.key.process == process.name]
             seen |= await self._look(workload, desired, own, probe)
+        for one in [one for one in instances if one.once and one.state is not InstanceState.WAITING]:
+            observation = await release_command.look(workload, desired, one, mirror=self._mirror, api=self._api)
+            seen |= {one.key: observation} if observation is not None else {}
         residue = workload.wanted or self._leaves_residue(workload, desired)
         self._let_go(workload.deployment_id, instances if residue else ())
         if not residue:
@@ -235,7 +251,7 @@ class KubernetesDriver:
         return Observed(
             seen,
             residue=residue,
-            trouble=self._trouble(desired),
+            trouble=self._trouble(workload, desired),
             astray=workload.wanted and self._is_astray(desired),
             routed=self._is_routed(workload, desired),
             replaced=workload.was_ready and self._is_replaced(workload, desired),
@@ -309,8 +325,10 @@ class KubernetesDriver:
         namespace = self._wishes.of(workload).names.namespace
         return await self._api.last_lines(run.name, namespace, previous=previous, count=_LINES)
 
-    def _trouble(self, desired: Desired) -> str:
-        """Why Kubernetes makes no pods, in its words."""
+    def _trouble(self, workload: Workload, desired: Desired) -> str:
+        """Why Kubernetes makes no pods, in its words, or cannot start the release command's."""
+        if workload.releasing and (run := release_command.run_of(workload, desired, self._mirror)) is not None:
+            return run.obstacle
         for one in self._owned(desired, (Deployment,)):
             for condition in (one.status.conditions or ()) if one.status else ():
                 if condition.type == "ReplicaFailure" and condition.status == "True":
@@ -318,7 +336,11 @@ class KubernetesDriver:
         return ""
 
     def _leaves_residue(self, workload: Workload, desired: Desired) -> bool:
-        if self._owned(desired) or any(self._runs(workload, desired, one.name) for one in workload.runnable):
+        if (
+            self._owned(desired)
+            or release_command.run_of(workload, desired, self._mirror)
+            or any(self._runs(workload, desired, one.name) for one in workload.runnable)
+        ):
             return True
         if self._is_empty(desired):
             return self._mirror.get(Namespace, "", desired.names.namespace) is not None

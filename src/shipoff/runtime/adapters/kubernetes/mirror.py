@@ -47,6 +47,9 @@ class Mirror:
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
         """Follows the cluster beside the block, which begins when everything was read once, or could not be for a while."""
+        # What it knew of an earlier time is old.
+        self._unread = set(self._kinds)
+        self._read.clear()
         async with AsyncExitStack() as stack:
             for kind in self._kinds:
                 await stack.enter_async_context(background(f"follow {kind.__name__}", _bound(self._follow, kind)))

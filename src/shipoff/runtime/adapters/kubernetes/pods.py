@@ -41,6 +41,8 @@ class PodRun:
     exit: str = ""
     # The pod itself is over: evicted, or its node was lost.
     over: bool = False
+    # And every container of it ended with exit code 0.
+    well: bool = False
 
     @property
     def mark(self) -> str:
@@ -76,6 +78,7 @@ def read(pod: Pod, memory_bytes: int) -> PodRun:
         obstacle=obstacle,
         exit=exit_words,
         over=over,
+        well=phase == "Succeeded",
     )
 
 
