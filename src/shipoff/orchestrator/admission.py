@@ -29,6 +29,8 @@ class Terms:
     most_build: Resources
     # What an instance of an app reserves whose project says nothing.
     instance: Resources
+    # Apps run on a cluster, and reserve what is there.
+    on_cluster: bool = False
     weights: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -132,12 +134,16 @@ def refusal(entry: QueueEntry, terms: Terms, *, budget: Resources, ceiling: Reso
             f"{deployment.out_of_memory}, and no build may have more than that now: have the step use less memory, stop or "
             "scale down apps, or give builds a larger budget"
         )
-    if not entry.app.within(budget):
-        return (
-            f"its instances need {entry.app}, the machine has {budget} to give: lower run.replicas, run.memory_bytes or "
-            "run.cpu_millis, then deploy again"
-        )
-    return ""
+    if entry.app.within(budget) or (terms.on_cluster and not any(budget.of_cluster.amounts)):
+        # Of a cluster that nobody has been able to ask yet nothing is known.
+        return ""
+    place, need, have = "machine", entry.app, Resources(budget.cpu_millis, budget.memory_bytes)
+    if terms.on_cluster:
+        place, need, have = "cluster", entry.app.of_cluster, budget.of_cluster
+    return (
+        f"its instances need {need}, the {place} has {have} to give: lower run.replicas, run.memory_bytes or "
+        "run.cpu_millis, then deploy again"
+    )
 
 
 def _age(entry: QueueEntry) -> tuple[datetime, str]:

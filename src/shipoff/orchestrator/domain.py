@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -30,45 +32,73 @@ MAX_ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Resources:
-    """CPU in thousandths of a core, memory in bytes."""
+    """CPU in thousandths of a core, memory in bytes: of the machine that builds, and apart from it of the apps' cluster."""
 
     cpu_millis: int
     memory_bytes: int
+    # Zero throughout where apps run on the machine that builds.
+    cluster_cpu_millis: int = 0
+    cluster_memory_bytes: int = 0
+
+    @property
+    def on_cluster(self) -> Resources:
+        """As much, of the cluster."""
+        return Resources(0, 0, self.cpu_millis, self.memory_bytes)
+
+    @property
+    def of_cluster(self) -> Resources:
+        """The cluster's part, as an amount."""
+        return Resources(self.cluster_cpu_millis, self.cluster_memory_bytes)
+
+    @property
+    def amounts(self) -> tuple[int, int, int, int]:
+        """Each by itself."""
+        return self.cpu_millis, self.memory_bytes, self.cluster_cpu_millis, self.cluster_memory_bytes
+
+    def _with(self, other: Resources, change: Callable[[int, int], int]) -> Resources:
+        return Resources(*(change(mine, theirs) for mine, theirs in zip(self.amounts, other.amounts, strict=True)))
 
     def within(self, other: Resources) -> bool:
         """Whether this fits into the other."""
-        return self.cpu_millis <= other.cpu_millis and self.memory_bytes <= other.memory_bytes
+        return all(mine <= theirs for mine, theirs in zip(self.amounts, other.amounts, strict=True))
 
     def clamped(self, other: Resources) -> Resources:
         """This, but no more than the other."""
-        return Resources(min(self.cpu_millis, other.cpu_millis), min(self.memory_bytes, other.memory_bytes))
+        return self._with(other, min)
 
     def maximum(self, other: Resources) -> Resources:
         """The larger of both, each for itself."""
-        return Resources(max(self.cpu_millis, other.cpu_millis), max(self.memory_bytes, other.memory_bytes))
+        return self._with(other, max)
 
     def minus(self, other: Resources) -> Resources:
         """What is left."""
-        return Resources(self.cpu_millis - other.cpu_millis, self.memory_bytes - other.memory_bytes)
+        return self._with(other, operator.sub)
 
     def plus(self, other: Resources) -> Resources:
         """Both together."""
-        return Resources(self.cpu_millis + other.cpu_millis, self.memory_bytes + other.memory_bytes)
+        return self._with(other, operator.add)
 
     def times(self, factor: float) -> Resources:
         """A multiple, rounded up."""
-        return Resources(ceil(self.cpu_millis * factor), ceil(self.memory_bytes * factor))
+        return Resources(*(ceil(amount * factor) for amount in self.amounts))
 
     def shown(self, *, only_positive: bool = False) -> str:
         """For people: "1.4 GB and 0.5 cores"; `only_positive` leaves out what is zero or less."""
-        parts = [
-            (self.memory_bytes, f"{self.memory_bytes / 1e9:.1f} GB"),
-            (self.cpu_millis, f"{self.cpu_millis / 1000:.1f} cores"),
-        ]
-        return " and ".join(text for amount, text in parts if amount > 0 or not only_positive)
+        machine = _in_words(self.memory_bytes, self.cpu_millis, only_positive=only_positive)
+        cluster = _in_words(self.cluster_memory_bytes, self.cluster_cpu_millis, only_positive=only_positive)
+        if not any(self.of_cluster.amounts) or (only_positive and not cluster):
+            return machine
+        if not any(self.amounts[:2]) or (only_positive and not machine):
+            return f"{cluster} of the cluster"
+        return f"{machine}, and {cluster} of the cluster"
 
     def __str__(self) -> str:
         return self.shown()
+
+
+def _in_words(memory_bytes: int, cpu_millis: int, *, only_positive: bool) -> str:
+    parts = [(memory_bytes, f"{memory_bytes / 1e9:.1f} GB"), (cpu_millis, f"{cpu_millis / 1000:.1f} cores")]
+    return " and ".join(text for amount, text in parts if amount > 0 or not only_positive)
 
 
 @dataclass(frozen=True)

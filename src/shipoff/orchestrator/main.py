@@ -32,6 +32,8 @@ from shipoff.orchestrator.settings import OrchestratorSettings
 
 GROUP = "orchestrator"
 _HOUSEKEEPING_S = 60.0
+# How often the cluster is asked what it has: nodes come and go.
+_CAPACITY_S = 60.0
 # Only for what another process left: a change made by this one wakes its loops.
 _LOOK_S = 4.0
 
@@ -66,6 +68,10 @@ async def running(settings: OrchestratorSettings | None = None) -> AsyncIterator
         async def take_over_budget() -> None:
             await store.set_budget(settings.budget)
             wake_admission.set()
+            while settings.asks_for_capacity:
+                await store.set_budget(settings.with_capacity(await services.capacity()))
+                wake_admission.set()
+                await asyncio.sleep(_CAPACITY_S)
 
         async def admit() -> None:
             await handlers.admit(store, settings.terms)

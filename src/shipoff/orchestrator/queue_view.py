@@ -69,4 +69,9 @@ def _message(queue: Queue, entry: QueueEntry, needs: Resources, place: int) -> p
 
 
 def _resources(value: Resources) -> types_pb2.Resources:
-    return types_pb2.Resources(cpu_millis=value.cpu_millis, memory_bytes=value.memory_bytes)
+    return types_pb2.Resources(
+        cpu_millis=value.cpu_millis,
+        memory_bytes=value.memory_bytes,
+        cluster_cpu_millis=value.cluster_cpu_millis,
+        cluster_memory_bytes=value.cluster_memory_bytes,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 import psutil
 from pydantic import Field
@@ -30,6 +30,14 @@ class OrchestratorSettings(ServiceSettings):
     # What all builds and apps together may hold at one time.
     budget_cpu_millis: int = Field(default_factory=_cores_millis, gt=0)
     budget_memory_bytes: int = Field(default_factory=_most_memory, gt=0)
+    # Where apps run; on a cluster they reserve what that has, and the budget above is for builds alone.
+    driver: Literal["process", "kubernetes"] = Field(default="process", validation_alias="SHIPOFF_RUNTIME_DRIVER")
+    # What all apps together may hold of the cluster; 0: what its nodes have to give, as the runtime tells.
+    cluster_cpu_millis: int = Field(default=0, ge=0)
+    cluster_memory_bytes: int = Field(default=0, ge=0)
+    # What an instance requests there whose project says nothing: the runtime's own settings.
+    on_cluster_cpu_millis: int = Field(default=100, ge=1, validation_alias="SHIPOFF_KUBERNETES_CPU_MILLIS")
+    on_cluster_memory_bytes: int = Field(default=512 << 20, gt=0, validation_alias="SHIPOFF_RUNTIME_DEFAULT_MEMORY_BYTES")
     # What a build is given until one of its project has been measured; later ones get what was used and a quarter more,
     # between the least and the most. The most: zero is the whole budget.
     build_cpu_millis: int = Field(default=1000, gt=0)
@@ -59,8 +67,26 @@ class OrchestratorSettings(ServiceSettings):
 
     @property
     def budget(self) -> Resources:
-        """The whole budget."""
-        return Resources(self.budget_cpu_millis, self.budget_memory_bytes)
+        """The whole budget, as far as it is set."""
+        machine = Resources(self.budget_cpu_millis, self.budget_memory_bytes)
+        return machine.plus(Resources(self.cluster_cpu_millis, self.cluster_memory_bytes).on_cluster)
+
+    @property
+    def asks_for_capacity(self) -> bool:
+        """Whether the cluster's part is the runtime's to tell."""
+        return self.driver == "kubernetes" and not (self.cluster_cpu_millis and self.cluster_memory_bytes)
+
+    def with_capacity(self, cluster: Resources) -> Resources:
+        """The whole budget, with what the cluster has where nothing is set."""
+        cpu, memory = self.cluster_cpu_millis or cluster.cpu_millis, self.cluster_memory_bytes or cluster.memory_bytes
+        return Resources(self.budget_cpu_millis, self.budget_memory_bytes, cpu, memory)
+
+    @property
+    def _instance(self) -> Resources:
+        """What an instance reserves whose project says nothing."""
+        if self.driver == "kubernetes":
+            return Resources(self.on_cluster_cpu_millis, self.on_cluster_memory_bytes)
+        return Resources(self.app_cpu_millis, self.app_memory_bytes)
 
     @property
     def terms(self) -> Terms:
@@ -70,6 +96,7 @@ class OrchestratorSettings(ServiceSettings):
             first_build=Resources(self.build_cpu_millis, self.build_memory_bytes).clamped(self.budget),
             least_build=Resources(self.build_least_cpu_millis, self.build_least_memory_bytes).clamped(self.budget),
             most_build=Resources(self.budget_cpu_millis, most).clamped(self.budget),
-            instance=Resources(self.app_cpu_millis, self.app_memory_bytes),
+            instance=self._instance,
+            on_cluster=self.driver == "kubernetes",
             weights=self.team_weights,
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from shipoff.common.errors import Aborted, InvalidInput, NotFound, PreconditionFailed, Unavailable
 from shipoff.runtime import transitions
 from shipoff.runtime.domain import Workload
-from shipoff.runtime.ports import Store, Stored
+from shipoff.runtime.ports import Capacity, Store, Stored
 
 _TRIES = 20
 
@@ -20,6 +20,15 @@ class Handlers:
     store: Store
     wake: Callable[[str], None]
     clock: Callable[[], float]
+    # What instances may reserve in all; nothing: that is not for this service to say.
+    measure: Callable[[], Awaitable[Capacity | None]] | None = None
+
+    async def capacity(self) -> Capacity:
+        """What instances may reserve in all. Raises PreconditionFailed where they share a machine with builds."""
+        found = await self.measure() if self.measure else None
+        if found is None:
+            raise PreconditionFailed("apps run on the machine that builds: its budget is theirs too")
+        return found
 
     async def apply(self, workload: Workload) -> None:
         """Wants a workload to run; nothing when the deployment has one. Raises InvalidInput when nothing of it runs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from shipoff.runtime.commands_server import CommandServer
 from shipoff.runtime.domain import InstanceKey, Policy
 from shipoff.runtime.gitops_settings import GitOpsSettings, check
 from shipoff.runtime.handlers import Handlers
-from shipoff.runtime.ports import Runner, Schedules
+from shipoff.runtime.ports import Capacity, Runner, Schedules
 from shipoff.runtime.reconciler import Reconciler
 from shipoff.runtime.scheduler import Scheduler
 from shipoff.runtime.server import Defaults, RuntimeServer
@@ -74,6 +74,8 @@ class _Parts:
     tell: Callable[[str], None]
     runner: Runner
     schedules: Schedules
+    # What instances may reserve in all.
+    measure: Callable[[], Awaitable[Capacity | None]]
 
 
 @asynccontextmanager
@@ -106,7 +108,7 @@ def _servers(common: _Common, parts: _Parts) -> list[Registration]:
     store = PostgresStore(common.database, common.outbox)
     runs = types_pb2.ARTIFACT_KIND_IMAGE if settings.driver == "kubernetes" else types_pb2.ARTIFACT_KIND_APP
     defaults = Defaults(settings.default_memory_bytes, settings.default_ready_timeout_s, runs)
-    server = RuntimeServer(Handlers(store, parts.tell, clock), defaults=defaults, clock=clock)
+    server = RuntimeServer(Handlers(store, parts.tell, clock, measure=parts.measure), defaults=defaults, clock=clock)
     commands = Commands(store, parts.runner, in_all=settings.commands_at_once)
     return [
         (runtime_pb2_grpc.add_RuntimeServiceServicer_to_server, server),
@@ -161,7 +163,7 @@ async def _on_this_machine(common: _Common) -> AsyncIterator[_Parts]:
         await stack.enter_async_context(reconciler.running())
         runner, schedules = ProcessRunner(spawner, releases), PostgresSchedules(common.database)
         await stack.enter_async_context(Scheduler(schedules, runner, logs, clock=common.clock).running())
-        yield _Parts(reconciler.wake, runner, schedules)
+        yield _Parts(reconciler.wake, runner, schedules, driver.capacity)
 
 
 @asynccontextmanager
@@ -171,7 +173,8 @@ async def _on_cluster(common: _Common, cluster: KubernetesSettings, gitops: GitO
     What runs there does not end with the platform. Of several runtimes the holder of the lease looks after it.
     """
     # Its typed client takes half a second to load, which one machine has no use for.
-    from shipoff.runtime.adapters.kubernetes import on_cluster
+    from shipoff.runtime.adapters.kubernetes import on_cluster, shipping_logs
+    from shipoff.runtime.adapters.logpositions import PostgresPositions
 
     lease = Lease(common.database, "reconciler", lease_s=common.settings.lease_s)
     fenced = PostgresStore(common.database, common.outbox, check=lease.check)
@@ -190,8 +193,9 @@ async def _on_cluster(common: _Common, cluster: KubernetesSettings, gitops: GitO
 
         @asynccontextmanager
         async def lead() -> AsyncIterator[None]:
-            async with driver.following(), wakes.listening(reconciler.wake), reconciler.running():
+            shipping = shipping_logs(cluster, driver, common.streams, PostgresPositions(common.database))
+            async with driver.following(), wakes.listening(reconciler.wake), reconciler.running(), shipping:
                 yield
 
         async with wakes.telling(), lease.leading(lead):
-            yield _Parts(wakes.tell, runner, schedules)
+            yield _Parts(wakes.tell, runner, schedules, driver.capacity)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from shipoff.runtime.domain import Emission, Instance, InstanceKey, Observed, Workload
@@ -45,6 +46,14 @@ class Store(Protocol):
     async def forget_settled(self, *, older_than_s: float) -> None:
         """Removes workloads that have been stopped or failed for that long."""
         ...
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What instances may reserve in all."""
+
+    cpu_millis: int
+    memory_bytes: int
 
 
 class Driver(Protocol):
@@ -92,6 +101,10 @@ class Driver(Protocol):
 
     async def running(self) -> Collection[InstanceKey]:
         """Every run that is there, wanted or not."""
+        ...
+
+    async def capacity(self) -> Capacity | None:
+        """What instances may reserve in all; None: they share the machine of whoever asks."""
         ...
 
 

@@ -58,6 +58,11 @@ class RuntimeServer(runtime_pb2_grpc.RuntimeServiceServicer):
         await self._handlers.apply(workload_of(request.workload, defaults=self._defaults, now=self._clock()))
         return runtime_pb2.ApplyWorkloadResponse()
 
+    async def GetCapacity(self, request: runtime_pb2.GetCapacityRequest, context: _Context) -> runtime_pb2.GetCapacityResponse:
+        capacity = await self._handlers.capacity()
+        given = types_pb2.Resources(cpu_millis=capacity.cpu_millis, memory_bytes=capacity.memory_bytes)
+        return runtime_pb2.GetCapacityResponse(capacity=given)
+
     async def StopWorkload(
         self, request: runtime_pb2.StopWorkloadRequest, context: _Context
     ) -> runtime_pb2.StopWorkloadResponse:

@@ -73,6 +73,8 @@ class KubernetesSettings(BaseSettings):
     way_back_s: float = Field(default=300.0, ge=0)
     # Instances are added by their CPU up to so many; 0: never.
     max_replicas: int = Field(default=0, ge=0, le=1000)
+    # How many pods' logs are followed at one time; more take turns. 0: none is.
+    log_followers: int = Field(default=80, ge=0, le=90)
     # What all of a project's instances together may have.
     quota_pods: int = Field(default=50, ge=1)
     quota_cpu_millis: int = Field(default=16_000, ge=100)

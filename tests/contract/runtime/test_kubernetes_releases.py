@@ -200,6 +200,15 @@ async def test_a_platform_s_runtime_sees_nothing_of_another_s(ground: Ground, ru
         assert (namespace in {one.metadata.namespace for one in found}) is seen
 
 
+async def test_the_cluster_says_what_its_nodes_have_to_give(ground: Ground, runtime: Runtime) -> None:
+    capacity = await runtime.driver.capacity()
+    assert capacity.cpu_millis >= 100
+    assert capacity.memory_bytes > 64 << 20
+    if ground.nodes is not None:
+        # Two nodes, and one more that takes no pods.
+        assert (capacity.cpu_millis, capacity.memory_bytes) == (3500, 6 << 30)
+
+
 async def test_instances_are_added_and_taken_away(ground: Ground, runtime: Runtime) -> None:
     web = ground.workload()
     await ground.ready(runtime, web)

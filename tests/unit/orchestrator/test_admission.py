@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -226,3 +227,39 @@ def test_it_says_so_when_apps_hold_everything_and_when_only_its_turn_has_to_come
 def test_a_later_deployment_beats_every_switch_of_an_earlier_one_and_the_way_back_beats_both():
     assert fence(2, 0, 1) > fence(1, 0, 1_000_000)
     assert fence(1, 2, 8) > fence(2, 0, 7)
+
+
+def test_an_app_on_a_cluster_reserves_there_and_its_build_here():
+    terms = replace(TERMS, on_cluster=True)
+    one = replace(entry("b1"), app=Resources(500, GIB).on_cluster)
+    budget = Resources(4000, 8 * GIB, 1000, 2 * GIB)
+    sized_one = sized(one, terms, budget)
+    assert sized_one.needs == Resources(1000, 2 * GIB, 500, GIB)
+    assert admissible([sized_one], budget, budget) == [sized_one]
+    # Room on the one is no room on the other, and apps may serve for ever: those behind it go on.
+    full = Resources(4000, 8 * GIB, 0, 0)
+    other = entry("c1", needs=SLOT)
+    assert admissible([sized_one, other], full, full) == [other]
+
+
+def test_what_the_cluster_could_never_hold_is_refused_once_it_is_known():
+    terms = replace(TERMS, on_cluster=True)
+    one = replace(entry("b1"), app=Resources(500, GIB).on_cluster)
+    small, unknown = Resources(4000, 8 * GIB, 400, GIB), Resources(4000, 8 * GIB)
+    words = "its instances need 1.1 GB and 0.5 cores, the cluster has 1.1 GB and 0.4 cores to give"
+    assert refusal(one, terms, budget=small, ceiling=small).startswith(words)
+    assert refusal(one, terms, budget=unknown, ceiling=unknown) == ""
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"),
+    [
+        (Resources(500, 1_400_000_000), "1.4 GB and 0.5 cores"),
+        (Resources(0, 0, 500, 1_400_000_000), "1.4 GB and 0.5 cores of the cluster"),
+        (Resources(0, 1_000_000_000, 500, 0), "1.0 GB, and 0.5 cores of the cluster"),
+        (Resources(-1, 0, -1, 1_000_000_000), "1.0 GB of the cluster"),
+        (Resources(500, 0, -1, 0), "0.5 cores"),
+    ],
+)
+def test_amounts_are_shown_by_where_they_are(amount, words):
+    assert amount.shown(only_positive=True) == words

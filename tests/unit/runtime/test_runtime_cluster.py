@@ -35,7 +35,7 @@ def test_what_the_operator_sets_is_what_the_manifests_are_made_with(monkeypatch:
     made = asdict(cluster_of(KubernetesSettings(), grace_s=12.4))
     assert made == {**SET, "grace_s": 12, "drain_s": 2}
     # Nothing is set that this test forgets.
-    assert set(SET) == KubernetesSettings.model_fields.keys() - {"way_back_s", "mode"}
+    assert set(SET) == KubernetesSettings.model_fields.keys() - {"way_back_s", "log_followers", "mode"}
 
 
 @pytest.mark.parametrize("grace_s", [0.0, 0.2])

@@ -171,6 +171,8 @@ class DeploymentOut(Outgoing):
 class ResourcesOut(Outgoing):
     cpu_millis: int
     memory_bytes: int
+    cluster_cpu_millis: int = Field(default=0, description="Of the cluster that apps run on, apart from what builds.")
+    cluster_memory_bytes: int = 0
 
 
 class QueueEntryOut(Outgoing):
@@ -282,7 +284,12 @@ def deployment_out(deployment: orchestrator_pb2.Deployment, settings: GatewaySet
 
 
 def _resources(resources: types_pb2.Resources) -> ResourcesOut:
-    return ResourcesOut(cpu_millis=resources.cpu_millis, memory_bytes=resources.memory_bytes)
+    return ResourcesOut(
+        cpu_millis=resources.cpu_millis,
+        memory_bytes=resources.memory_bytes,
+        cluster_cpu_millis=resources.cluster_cpu_millis,
+        cluster_memory_bytes=resources.cluster_memory_bytes,
+    )
 
 
 def queue_out(queue: orchestrator_pb2.ListQueueResponse) -> QueueOut:

@@ -25,10 +25,11 @@ _WEB = "web"
 _RELEASE_PROCESS = "release"
 _NOTHING = Resources(0, 0)
 
-_BUDGET = (
-    "SELECT cpu_millis, memory_bytes, cpu_millis_reserved, memory_bytes_reserved, cpu_millis_lasting, memory_bytes_lasting"
-    "%s FROM budget"
-)
+# As columns; the budget has each three times.
+_AMOUNTS = ("cpu_millis", "memory_bytes", "cluster_cpu_millis", "cluster_memory_bytes")
+_PARTS = ("", "_reserved", "_lasting")
+_SUMS = tuple(f"{amount}{part}" for part in _PARTS[1:] for amount in _AMOUNTS)
+_BUDGET = f"SELECT {', '.join(f'{amount}{part}' for part in _PARTS for amount in _AMOUNTS)}%s FROM budget"
 BUDGET = sa.text(_BUDGET % "")
 LOCKED_BUDGET = sa.text(f"{_BUDGET} FOR UPDATE" % "")
 FREE_BUDGET = sa.text(f"{_BUDGET} FOR UPDATE SKIP LOCKED" % "")
@@ -38,27 +39,22 @@ _SPENT_BUDGET = sa.text(
     % ", (SELECT json_agg(r)::text FROM reservations r WHERE r.deployment_id = ANY(CAST(:ids AS uuid[]))) AS reservations"
 )
 # The sums are kept with every change: adding up what all running apps hold would cost more with each of them.
-_HOLD = {"deployment_id": "uuid", "cpu_millis": "integer", "memory_bytes": "bigint", "lasting": "boolean"}
+_HOLD = {"deployment_id": "uuid", **dict.fromkeys(_AMOUNTS, "bigint"), "lasting": "boolean"}
 _RELEASE = sa.text("DELETE FROM reservations WHERE deployment_id = ANY(CAST(:ids AS uuid[]))")
 _TAKE = sa.text(
     f"INSERT INTO reservations ({', '.join(_HOLD)}) SELECT {', '.join(_HOLD)} FROM {unnested(_HOLD)}"
-    " ON CONFLICT (deployment_id) DO UPDATE SET cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes,"
-    " lasting = excluded.lasting"
+    f" ON CONFLICT (deployment_id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in (*_AMOUNTS, 'lasting'))}"
 )
-_SPEND = sa.text(
-    "UPDATE budget SET cpu_millis_reserved = cpu_millis_reserved + :cpu,"
-    " memory_bytes_reserved = memory_bytes_reserved + :memory,"
-    " cpu_millis_lasting = cpu_millis_lasting + :lasting_cpu, memory_bytes_lasting = memory_bytes_lasting + :lasting_memory"
-)
+_SPEND = sa.text(f"UPDATE budget SET {', '.join(f'{name} = {name} + :{name}' for name in _SUMS)}")
 _HELD = sa.text(
-    "SELECT deployment_id, cpu_millis, memory_bytes, lasting FROM reservations WHERE deployment_id = ANY(CAST(:ids AS uuid[]))"
+    f"SELECT deployment_id, {', '.join(_AMOUNTS)}, lasting FROM reservations WHERE deployment_id = ANY(CAST(:ids AS uuid[]))"
 )
 # With what the last builds of each one's project used, and how far its team has come.
 _ENTRIES = (
-    f"SELECT {COLUMNS}, held_cpu, held_memory, elapsed_s, environment_busy, used.*,"
+    f"SELECT {COLUMNS}, {', '.join(f'held_{amount}' for amount in _AMOUNTS)}, elapsed_s, environment_busy, used.*,"
     " (SELECT t.passed FROM turns t WHERE t.team_id = entries.team_id), (SELECT c.passed FROM turn_clock c) AS clock"
     " FROM (SELECT d.*,"
-    " COALESCE(r.cpu_millis, 0) AS held_cpu, COALESCE(r.memory_bytes, 0) AS held_memory,"
+    f" {', '.join(f'COALESCE(r.{amount}, 0) AS held_{amount}' for amount in _AMOUNTS)},"
     " COALESCE(extract(epoch FROM clock_timestamp() - d.slot_at), 0)::float AS elapsed_s,"
     " EXISTS (SELECT 1 FROM deployments o WHERE o.project_id = d.project_id AND o.environment = d.environment"
     "  AND o.state = 'building' AND o.id <> d.id) AND d.artifact_key = '' AS environment_busy"
@@ -97,11 +93,7 @@ _SET_CLOCK = sa.text("UPDATE turn_clock SET passed = :clock")
 
 
 def _reserved(row: Row) -> Reserved:
-    return Reserved(
-        Resources(row["cpu_millis"], row["memory_bytes"]),
-        Resources(row["cpu_millis_reserved"], row["memory_bytes_reserved"]),
-        Resources(row["cpu_millis_lasting"], row["memory_bytes_lasting"]),
-    )
+    return Reserved(*(Resources(*(row[f"{amount}{part}"] for amount in _AMOUNTS)) for part in _PARTS))
 
 
 async def budget(tx: Transaction, *, lock: bool) -> Reserved:
@@ -133,7 +125,7 @@ def _entry(record: Record, row: Row, terms: Terms) -> QueueEntry:
         app=app_needs(record, terms),
         measured=Measured(Resources(row["used_cpu"] or 0, row["used_memory"] or 0), row["median_s"]),
         environment_busy=row["environment_busy"],
-        held=Resources(row["held_cpu"], row["held_memory"]),
+        held=Resources(*(row[f"held_{amount}"] for amount in _AMOUNTS)),
         elapsed_s=row["elapsed_s"],
     )
 
@@ -149,7 +141,8 @@ def app_needs(record: Record, terms: Terms, *, replicas: int = 0) -> Resources:
     names = _process_names(now.plan) - {_RELEASE_PROCESS}
     others = len(names - {_WEB})
     count = wanted + others if _WEB in names or not others else wanted * others
-    return instances_need(each, count)
+    needs = instances_need(each, count)
+    return needs.on_cluster if terms.on_cluster else needs
 
 
 @lru_cache(maxsize=_SEEN)
@@ -177,7 +170,7 @@ async def held(tx: Transaction, deployment_ids: Iterable[str]) -> Mapping[str, H
 
 def _holdings(found: Iterable[Row]) -> dict[str, Holding]:
     return {
-        str(row["deployment_id"]): Holding(Resources(row["cpu_millis"], row["memory_bytes"]), row["lasting"]) for row in found
+        str(row["deployment_id"]): Holding(Resources(*(row[amount] for amount in _AMOUNTS)), row["lasting"]) for row in found
     }
 
 
@@ -221,8 +214,7 @@ def _rows(holdings: Mapping[str, Holding]) -> list[dict[str, object]]:
     return [
         {
             "deployment_id": one,
-            "cpu_millis": holding.amount.cpu_millis,
-            "memory_bytes": holding.amount.memory_bytes,
+            **dict(zip(_AMOUNTS, holding.amount.amounts, strict=True)),
             "lasting": holding.lasting,
         }
         for one, holding in holdings.items()
@@ -237,12 +229,7 @@ def _spent(after: Iterable[Holding], before: Iterable[Holding]) -> dict[str, int
         amount, lasting = amount.plus(holding.amount), lasting.plus(holding.lasting_amount)
     for holding in before:
         amount, lasting = amount.minus(holding.amount), lasting.minus(holding.lasting_amount)
-    return {
-        "cpu": amount.cpu_millis,
-        "memory": amount.memory_bytes,
-        "lasting_cpu": lasting.cpu_millis,
-        "lasting_memory": lasting.memory_bytes,
-    }
+    return dict(zip(_SUMS, (*amount.amounts, *lasting.amounts), strict=True))
 
 
 def usage(deployment: Deployment, used: Used, *, succeeded: bool) -> dict[str, object]:

@@ -23,7 +23,11 @@ from shipoff.orchestrator.records import Held, History, Record, Task
 
 _SET_BUDGET = sa.text(
     "UPDATE budget SET cpu_millis = GREATEST(:cpu, cpu_millis_reserved),"
-    " memory_bytes = GREATEST(:memory, memory_bytes_reserved) WHERE (cpu_millis, memory_bytes) <> (:cpu, :memory)"
+    " memory_bytes = GREATEST(:memory, memory_bytes_reserved),"
+    " cluster_cpu_millis = GREATEST(:cluster_cpu, cluster_cpu_millis_reserved),"
+    " cluster_memory_bytes = GREATEST(:cluster_memory, cluster_memory_bytes_reserved)"
+    " WHERE (cpu_millis, memory_bytes, cluster_cpu_millis, cluster_memory_bytes)"
+    " <> (:cpu, :memory, :cluster_cpu, :cluster_memory)"
 )
 _HISTORY = sa.text(
     f"SELECT {COLUMNS},"
@@ -93,7 +97,8 @@ class PostgresStore:
     async def set_budget(self, budget: Resources) -> None:
         """Takes over the configured budget; what is reserved already stays reserved."""
         async with self._database.transaction() as tx:
-            await tx.execute(_SET_BUDGET, {"cpu": budget.cpu_millis, "memory": budget.memory_bytes})
+            names = ("cpu", "memory", "cluster_cpu", "cluster_memory")
+            await tx.execute(_SET_BUDGET, dict(zip(names, budget.amounts, strict=True)))
 
     async def record(self, deployment_id: str) -> Record | None:
         row = await self._database.one_or_none(sa.text(BY_ID), {"id": deployment_id})

@@ -27,6 +27,11 @@ class Services:
     # What a deployment's release command is given.
     release_timeout_s: int
 
+    async def capacity(self) -> Resources:
+        """What apps may have of the cluster that they run on."""
+        answer = await self.runtime.GetCapacity(runtime_pb2.GetCapacityRequest())
+        return Resources(answer.capacity.cpu_millis, answer.capacity.memory_bytes)
+
     async def start_build(self, record: Record, *, limits: Resources, timeout_s: int) -> None:
         request = events_pb2.DeploymentRequested.FromString(record.request)
         await self.build.StartBuild(

@@ -123,7 +123,17 @@ DDL = [
         cpu_millis_lasting integer NOT NULL DEFAULT 0 CHECK (cpu_millis_lasting BETWEEN 0 AND cpu_millis_reserved),
         memory_bytes_lasting bigint NOT NULL DEFAULT 0
             CHECK (memory_bytes_lasting BETWEEN 0 AND memory_bytes_reserved),
-        CHECK (cpu_millis_reserved <= cpu_millis AND memory_bytes_reserved <= memory_bytes)
+        -- Apart from the machine that builds: the cluster, where apps run on one.
+        cluster_cpu_millis bigint NOT NULL DEFAULT 0,
+        cluster_memory_bytes bigint NOT NULL DEFAULT 0,
+        cluster_cpu_millis_reserved bigint NOT NULL DEFAULT 0 CHECK (cluster_cpu_millis_reserved >= 0),
+        cluster_memory_bytes_reserved bigint NOT NULL DEFAULT 0 CHECK (cluster_memory_bytes_reserved >= 0),
+        cluster_cpu_millis_lasting bigint NOT NULL DEFAULT 0
+            CHECK (cluster_cpu_millis_lasting BETWEEN 0 AND cluster_cpu_millis_reserved),
+        cluster_memory_bytes_lasting bigint NOT NULL DEFAULT 0
+            CHECK (cluster_memory_bytes_lasting BETWEEN 0 AND cluster_memory_bytes_reserved),
+        CHECK (cpu_millis_reserved <= cpu_millis AND memory_bytes_reserved <= memory_bytes
+            AND cluster_cpu_millis_reserved <= cluster_cpu_millis AND cluster_memory_bytes_reserved <= cluster_memory_bytes)
     )""",
     "INSERT INTO budget DEFAULT VALUES",
     """CREATE TABLE reservations (
@@ -131,7 +141,9 @@ DDL = [
         cpu_millis integer NOT NULL,
         memory_bytes bigint NOT NULL,
         -- Held by an app, not by a build.
-        lasting boolean NOT NULL
+        lasting boolean NOT NULL,
+        cluster_cpu_millis bigint NOT NULL DEFAULT 0,
+        cluster_memory_bytes bigint NOT NULL DEFAULT 0
     )""",
     # What the last builds of each project used at their peak.
     """CREATE TABLE build_usage (

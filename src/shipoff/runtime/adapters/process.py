@@ -32,6 +32,7 @@ from shipoff.runtime.adapters.release import Releases
 from shipoff.runtime.adapters.sessions import MARK, alone, end, exit_words, send
 from shipoff.runtime.adapters.spawning import HOST, Channels, Run, Spawner
 from shipoff.runtime.domain import Endpoint, Instance, InstanceKey, InstanceState, Observation, Observed, Probe, Workload
+from shipoff.runtime.ports import Capacity
 
 _MEASURE_S = 2.0
 _PLACE_TRIES = 200
@@ -104,6 +105,9 @@ class ProcessDriver:
 
     async def running(self) -> Collection[InstanceKey]:
         return [key for key, run in self._runs.items() if run.exit is None and run.ending() is None]
+
+    async def capacity(self) -> Capacity | None:
+        return None
 
     async def place(self, instance: Instance, *, taken: Collection[int]) -> Instance:
         """The port it had, where that is still free: routes to it stay right. Else any free one of the range."""

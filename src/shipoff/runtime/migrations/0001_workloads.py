@@ -99,12 +99,16 @@ _SCHEDULES = """CREATE TABLE schedules (
 _SCHEDULED = "CREATE INDEX workloads_scheduled ON workloads (deployment_id) WHERE NOT settled AND schedules <> '[]'"
 _TO_DO = "CREATE INDEX workloads_unsettled ON workloads (deployment_id) INCLUDE (version) WHERE NOT settled"
 
+# How far the output of each pod has been sent.
+_LOG_POSITIONS = "CREATE TABLE log_positions (pod_uid text PRIMARY KEY, position jsonb NOT NULL)"
+
 
 def upgrade() -> None:
-    for statement in [_WORKLOADS, _INSTANCES, _ONE_OWNER, _TO_DO, _LEASES, _SCHEDULES, _SCHEDULED, *OUTBOX_DDL]:
+    tables = [_WORKLOADS, _INSTANCES, _ONE_OWNER, _TO_DO, _LEASES, _SCHEDULES, _SCHEDULED, _LOG_POSITIONS]
+    for statement in [*tables, *OUTBOX_DDL]:
         op.execute(statement)
 
 
 def downgrade() -> None:
-    for table in ("outbox", "leases", "schedules", "instances", "workloads"):
+    for table in ("outbox", "log_positions", "leases", "schedules", "instances", "workloads"):
         op.execute(f"DROP TABLE {table}")

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from shipoff.contracts.types.v1 import types_pb2 as shipoff_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n shipoff/runtime/v1/runtime.proto\x12\x12shipoff.runtime.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshipoff/types/v1/types.proto\"\xd8\x03\n\x08Workload\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1c\n\nproject_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x14\n\x0cproject_name\x18\x03 \x01(\t\x12\x19\n\x07team_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x13\n\x0b\x65nvironment\x18\x05 \x01(\t\x12\x34\n\x08\x61rtifact\x18\x06 \x01(\x0b\x32\x1a.shipoff.types.v1.ArtifactB\x06\xbaH\x03\xc8\x01\x01\x12\x30\n\tprocesses\x18\x07 \x03(\x0b\x32\x1d.shipoff.types.v1.PlanProcess\x12\x10\n\x08\x61pp_root\x18\x08 \x01(\t\x12\x36\n\rconfiguration\x18\t \x01(\x0b\x32\x1f.shipoff.types.v1.Configuration\x12\x1f\n\x05hosts\x18\n \x03(\tB\x10\xbaH\r\x92\x01\n\x10\xc8\x01\"\x05r\x03\x18\xfd\x01\x12\x19\n\x04port\x18\x0b \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xff\xff\x03(\x00\x12\x1e\n\x0crequested_by\x18\x14 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12\x15\n\x03why\x18\x15 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12\"\n\x11release_timeout_s\x18\x0c \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"N\n\x14\x41pplyWorkloadRequest\x12\x36\n\x08workload\x18\x01 \x01(\x0b\x32\x1c.shipoff.runtime.v1.WorkloadB\x06\xbaH\x03\xc8\x01\x01\"\x17\n\x15\x41pplyWorkloadResponse\"6\n\x13StopWorkloadRequest\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x16\n\x14StopWorkloadResponse\"5\n\x12GetWorkloadRequest\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\xac\x01\n\x13GetWorkloadResponse\x12\x30\n\x05phase\x18\x01 \x01(\x0e\x32!.shipoff.runtime.v1.WorkloadPhase\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x10\n\x08replicas\x18\x03 \x01(\x05\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12/\n\tinstances\x18\x05 \x03(\x0b\x32\x1c.shipoff.runtime.v1.Instance\"\xbc\x01\n\x08Instance\x12\x0f\n\x07process\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\r\n\x05ready\x18\x03 \x01(\x08\x12,\n\x08\x65ndpoint\x18\x04 \x01(\x0b\x32\x1a.shipoff.types.v1.Endpoint\x12\x10\n\x08restarts\x18\x05 \x01(\x05\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tlast_exit\x18\x07 \x01(\t\"T\n\x14ScaleWorkloadRequest\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1b\n\x08replicas\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x01\"\x17\n\x15ScaleWorkloadResponse\"9\n\x16RestartWorkloadRequest\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x19\n\x17RestartWorkloadResponse\"G\n\x14PauseWorkloadRequest\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x0e\n\x06paused\x18\x02 \x01(\x08\"\x17\n\x15PauseWorkloadResponse*\xf2\x01\n\rWorkloadPhase\x12\x1e\n\x1aWORKLOAD_PHASE_UNSPECIFIED\x10\x00\x12\x1b\n\x17WORKLOAD_PHASE_STARTING\x10\x01\x12\x18\n\x14WORKLOAD_PHASE_READY\x10\x02\x12\x1b\n\x17WORKLOAD_PHASE_DEGRADED\x10\x03\x12\x19\n\x15WORKLOAD_PHASE_FAILED\x10\x04\x12\x1b\n\x17WORKLOAD_PHASE_STOPPING\x10\x05\x12\x1a\n\x16WORKLOAD_PHASE_STOPPED\x10\x06\x12\x19\n\x15WORKLOAD_PHASE_PAUSED\x10\x07\x32\xf1\x04\n\x0eRuntimeService\x12\x64\n\rApplyWorkload\x12(.shipoff.runtime.v1.ApplyWorkloadRequest\x1a).shipoff.runtime.v1.ApplyWorkloadResponse\x12\x61\n\x0cStopWorkload\x12\'.shipoff.runtime.v1.StopWorkloadRequest\x1a(.shipoff.runtime.v1.StopWorkloadResponse\x12^\n\x0bGetWorkload\x12&.shipoff.runtime.v1.GetWorkloadRequest\x1a\'.shipoff.runtime.v1.GetWorkloadResponse\x12\x64\n\rScaleWorkload\x12(.shipoff.runtime.v1.ScaleWorkloadRequest\x1a).shipoff.runtime.v1.ScaleWorkloadResponse\x12j\n\x0fRestartWorkload\x12*.shipoff.runtime.v1.RestartWorkloadRequest\x1a+.shipoff.runtime.v1.RestartWorkloadResponse\x12\x64\n\rPauseWorkload\x12(.shipoff.runtime.v1.PauseWorkloadRequest\x1a).shipoff.runtime.v1.PauseWorkloadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n shipoff/runtime/v1/runtime.proto\x12\x12shipoff.runtime.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshipoff/types/v1/types.proto\"\x14\n\x12GetCapacityRequest\"D\n\x13GetCapacityResponse\x12-\n\x08\x63\x61pacity\x18\x01 \x01(\x0b\x32\x1b.shipoff.types.v1.Resources\"\xd8\x03\n\x08Workload\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1c\n\nproject_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x14\n\x0cproject_name\x18\x03 \x01(\t\x12\x19\n\x07team_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x13\n\x0b\x65nvironment\x18\x05 \x01(\t\x12\x34\n\x08\x61rtifact\x18\x06 \x01(\x0b\x32\x1a.shipoff.types.v1.ArtifactB\x06\xbaH\x03\xc8\x01\x01\x12\x30\n\tprocesses\x18\x07 \x03(\x0b\x32\x1d.shipoff.types.v1.PlanProcess\x12\x10\n\x08\x61pp_root\x18\x08 \x01(\t\x12\x36\n\rconfiguration\x18\t \x01(\x0b\x32\x1f.shipoff.types.v1.Configuration\x12\x1f\n\x05hosts\x18\n \x03(\tB\x10\xbaH\r\x92\x01\n\x10\xc8\x01\"\x05r\x03\x18\xfd\x01\x12\x19\n\x04port\x18\x0b \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xff\xff\x03(\x00\x12\x1e\n\x0crequested_by\x18\x14 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12\x15\n\x03why\x18\x15 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12\"\n\x11release_timeout_s\x18\x0c \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\"N\n\x14\x41pplyWorkloadRequest\x12\x36\n\x08workload\x18\x01 \x01(\x0b\x32\x1c.shipoff.runtime.v1.WorkloadB\x06\xbaH\x03\xc8\x01\x01\"\x17\n\x15\x41pplyWorkloadResponse\"6\n\x13StopWorkloadRequest\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x16\n\x14StopWorkloadResponse\"5\n\x12GetWorkloadRequest\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\xac\x01\n\x13GetWorkloadResponse\x12\x30\n\x05phase\x18\x01 \x01(\x0e\x32!.shipoff.runtime.v1.WorkloadPhase\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x10\n\x08replicas\x18\x03 \x01(\x05\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12/\n\tinstances\x18\x05 \x03(\x0b\x32\x1c.shipoff.runtime.v1.Instance\"\xbc\x01\n\x08Instance\x12\x0f\n\x07process\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\r\n\x05ready\x18\x03 \x01(\x08\x12,\n\x08\x65ndpoint\x18\x04 \x01(\x0b\x32\x1a.shipoff.types.v1.Endpoint\x12\x10\n\x08restarts\x18\x05 \x01(\x05\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tlast_exit\x18\x07 \x01(\t\"T\n\x14ScaleWorkloadRequest\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1b\n\x08replicas\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x01\"\x17\n\x15ScaleWorkloadResponse\"9\n\x16RestartWorkloadRequest\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x19\n\x17RestartWorkloadResponse\"G\n\x14PauseWorkloadRequest\x12\x1f\n\rdeployment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x0e\n\x06paused\x18\x02 \x01(\x08\"\x17\n\x15PauseWorkloadResponse*\xf2\x01\n\rWorkloadPhase\x12\x1e\n\x1aWORKLOAD_PHASE_UNSPECIFIED\x10\x00\x12\x1b\n\x17WORKLOAD_PHASE_STARTING\x10\x01\x12\x18\n\x14WORKLOAD_PHASE_READY\x10\x02\x12\x1b\n\x17WORKLOAD_PHASE_DEGRADED\x10\x03\x12\x19\n\x15WORKLOAD_PHASE_FAILED\x10\x04\x12\x1b\n\x17WORKLOAD_PHASE_STOPPING\x10\x05\x12\x1a\n\x16WORKLOAD_PHASE_STOPPED\x10\x06\x12\x19\n\x15WORKLOAD_PHASE_PAUSED\x10\x07\x32\xd1\x05\n\x0eRuntimeService\x12\x64\n\rApplyWorkload\x12(.shipoff.runtime.v1.ApplyWorkloadRequest\x1a).shipoff.runtime.v1.ApplyWorkloadResponse\x12\x61\n\x0cStopWorkload\x12\'.shipoff.runtime.v1.StopWorkloadRequest\x1a(.shipoff.runtime.v1.StopWorkloadResponse\x12^\n\x0bGetWorkload\x12&.shipoff.runtime.v1.GetWorkloadRequest\x1a\'.shipoff.runtime.v1.GetWorkloadResponse\x12\x64\n\rScaleWorkload\x12(.shipoff.runtime.v1.ScaleWorkloadRequest\x1a).shipoff.runtime.v1.ScaleWorkloadResponse\x12j\n\x0fRestartWorkload\x12*.shipoff.runtime.v1.RestartWorkloadRequest\x1a+.shipoff.runtime.v1.RestartWorkloadResponse\x12^\n\x0bGetCapacity\x12&.shipoff.runtime.v1.GetCapacityRequest\x1a\'.shipoff.runtime.v1.GetCapacityResponse\x12\x64\n\rPauseWorkload\x12(.shipoff.runtime.v1.PauseWorkloadRequest\x1a).shipoff.runtime.v1.PauseWorkloadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -66,36 +66,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESTARTWORKLOADREQUEST'].fields_by_name['deployment_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_PAUSEWORKLOADREQUEST'].fields_by_name['deployment_id']._loaded_options = None
   _globals['_PAUSEWORKLOADREQUEST'].fields_by_name['deployment_id']._serialized_options = b'\272H\005r\003\260\001\001'
-  _globals['_WORKLOADPHASE']._serialized_start=1525
-  _globals['_WORKLOADPHASE']._serialized_end=1767
-  _globals['_WORKLOAD']._serialized_start=149
-  _globals['_WORKLOAD']._serialized_end=621
-  _globals['_APPLYWORKLOADREQUEST']._serialized_start=623
-  _globals['_APPLYWORKLOADREQUEST']._serialized_end=701
-  _globals['_APPLYWORKLOADRESPONSE']._serialized_start=703
-  _globals['_APPLYWORKLOADRESPONSE']._serialized_end=726
-  _globals['_STOPWORKLOADREQUEST']._serialized_start=728
-  _globals['_STOPWORKLOADREQUEST']._serialized_end=782
-  _globals['_STOPWORKLOADRESPONSE']._serialized_start=784
-  _globals['_STOPWORKLOADRESPONSE']._serialized_end=806
-  _globals['_GETWORKLOADREQUEST']._serialized_start=808
-  _globals['_GETWORKLOADREQUEST']._serialized_end=861
-  _globals['_GETWORKLOADRESPONSE']._serialized_start=864
-  _globals['_GETWORKLOADRESPONSE']._serialized_end=1036
-  _globals['_INSTANCE']._serialized_start=1039
-  _globals['_INSTANCE']._serialized_end=1227
-  _globals['_SCALEWORKLOADREQUEST']._serialized_start=1229
-  _globals['_SCALEWORKLOADREQUEST']._serialized_end=1313
-  _globals['_SCALEWORKLOADRESPONSE']._serialized_start=1315
-  _globals['_SCALEWORKLOADRESPONSE']._serialized_end=1338
-  _globals['_RESTARTWORKLOADREQUEST']._serialized_start=1340
-  _globals['_RESTARTWORKLOADREQUEST']._serialized_end=1397
-  _globals['_RESTARTWORKLOADRESPONSE']._serialized_start=1399
-  _globals['_RESTARTWORKLOADRESPONSE']._serialized_end=1424
-  _globals['_PAUSEWORKLOADREQUEST']._serialized_start=1426
-  _globals['_PAUSEWORKLOADREQUEST']._serialized_end=1497
-  _globals['_PAUSEWORKLOADRESPONSE']._serialized_start=1499
-  _globals['_PAUSEWORKLOADRESPONSE']._serialized_end=1522
-  _globals['_RUNTIMESERVICE']._serialized_start=1770
-  _globals['_RUNTIMESERVICE']._serialized_end=2395
+  _globals['_WORKLOADPHASE']._serialized_start=1617
+  _globals['_WORKLOADPHASE']._serialized_end=1859
+  _globals['_GETCAPACITYREQUEST']._serialized_start=148
+  _globals['_GETCAPACITYREQUEST']._serialized_end=168
+  _globals['_GETCAPACITYRESPONSE']._serialized_start=170
+  _globals['_GETCAPACITYRESPONSE']._serialized_end=238
+  _globals['_WORKLOAD']._serialized_start=241
+  _globals['_WORKLOAD']._serialized_end=713
+  _globals['_APPLYWORKLOADREQUEST']._serialized_start=715
+  _globals['_APPLYWORKLOADREQUEST']._serialized_end=793
+  _globals['_APPLYWORKLOADRESPONSE']._serialized_start=795
+  _globals['_APPLYWORKLOADRESPONSE']._serialized_end=818
+  _globals['_STOPWORKLOADREQUEST']._serialized_start=820
+  _globals['_STOPWORKLOADREQUEST']._serialized_end=874
+  _globals['_STOPWORKLOADRESPONSE']._serialized_start=876
+  _globals['_STOPWORKLOADRESPONSE']._serialized_end=898
+  _globals['_GETWORKLOADREQUEST']._serialized_start=900
+  _globals['_GETWORKLOADREQUEST']._serialized_end=953
+  _globals['_GETWORKLOADRESPONSE']._serialized_start=956
+  _globals['_GETWORKLOADRESPONSE']._serialized_end=1128
+  _globals['_INSTANCE']._serialized_start=1131
+  _globals['_INSTANCE']._serialized_end=1319
+  _globals['_SCALEWORKLOADREQUEST']._serialized_start=1321
+  _globals['_SCALEWORKLOADREQUEST']._serialized_end=1405
+  _globals['_SCALEWORKLOADRESPONSE']._serialized_start=1407
+  _globals['_SCALEWORKLOADRESPONSE']._serialized_end=1430
+  _globals['_RESTARTWORKLOADREQUEST']._serialized_start=1432
+  _globals['_RESTARTWORKLOADREQUEST']._serialized_end=1489
+  _globals['_RESTARTWORKLOADRESPONSE']._serialized_start=1491
+  _globals['_RESTARTWORKLOADRESPONSE']._serialized_end=1516
+  _globals['_PAUSEWORKLOADREQUEST']._serialized_start=1518
+  _globals['_PAUSEWORKLOADREQUEST']._serialized_end=1589
+  _globals['_PAUSEWORKLOADRESPONSE']._serialized_start=1591
+  _globals['_PAUSEWORKLOADRESPONSE']._serialized_end=1614
+  _globals['_RUNTIMESERVICE']._serialized_start=1862
+  _globals['_RUNTIMESERVICE']._serialized_end=2583
 # @@protoc_insertion_point(module_scope)

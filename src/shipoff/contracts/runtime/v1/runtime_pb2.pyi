@@ -52,6 +52,37 @@ WORKLOAD_PHASE_PAUSED: WorkloadPhase.ValueType  # 7
 """Its instances rest because somebody wants it so."""
 
 @typing.final
+class GetCapacityRequest(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetCapacityResponse(message.Message):
+    DESCRIPTOR: descriptor.Descriptor
+
+    CAPACITY_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def capacity(self) -> types_pb2.Resources: ...
+    def __init__(
+        self,
+        *,
+        capacity: types_pb2.Resources | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["capacity", b"capacity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["capacity", b"capacity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class Workload(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 

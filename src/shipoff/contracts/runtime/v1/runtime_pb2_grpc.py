@@ -60,6 +60,11 @@ class RuntimeServiceStub:
                 request_serializer=shipoff_dot_runtime_dot_v1_dot_runtime__pb2.RestartWorkloadRequest.SerializeToString,
                 response_deserializer=shipoff_dot_runtime_dot_v1_dot_runtime__pb2.RestartWorkloadResponse.FromString,
                 _registered_method=True)
+        self.GetCapacity = channel.unary_unary(
+                '/shipoff.runtime.v1.RuntimeService/GetCapacity',
+                request_serializer=shipoff_dot_runtime_dot_v1_dot_runtime__pb2.GetCapacityRequest.SerializeToString,
+                response_deserializer=shipoff_dot_runtime_dot_v1_dot_runtime__pb2.GetCapacityResponse.FromString,
+                _registered_method=True)
         self.PauseWorkload = channel.unary_unary(
                 '/shipoff.runtime.v1.RuntimeService/PauseWorkload',
                 request_serializer=shipoff_dot_runtime_dot_v1_dot_runtime__pb2.PauseWorkloadRequest.SerializeToString,
@@ -103,6 +108,13 @@ class RuntimeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCapacity(self, request, context):
+        """What instances may reserve in all, as its nodes stand now. FAILED_PRECONDITION where apps are processes of one machine.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PauseWorkload(self, request, context):
         """Has the instances of one that was ready rest, or run again: WorkloadEndpointsChanged follows when they are ready.
         """
@@ -137,6 +149,11 @@ def add_RuntimeServiceServicer_to_server(servicer, server):
                     servicer.RestartWorkload,
                     request_deserializer=shipoff_dot_runtime_dot_v1_dot_runtime__pb2.RestartWorkloadRequest.FromString,
                     response_serializer=shipoff_dot_runtime_dot_v1_dot_runtime__pb2.RestartWorkloadResponse.SerializeToString,
+            ),
+            'GetCapacity': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCapacity,
+                    request_deserializer=shipoff_dot_runtime_dot_v1_dot_runtime__pb2.GetCapacityRequest.FromString,
+                    response_serializer=shipoff_dot_runtime_dot_v1_dot_runtime__pb2.GetCapacityResponse.SerializeToString,
             ),
             'PauseWorkload': grpc.unary_unary_rpc_method_handler(
                     servicer.PauseWorkload,
@@ -280,6 +297,33 @@ class RuntimeService:
             '/shipoff.runtime.v1.RuntimeService/RestartWorkload',
             shipoff_dot_runtime_dot_v1_dot_runtime__pb2.RestartWorkloadRequest.SerializeToString,
             shipoff_dot_runtime_dot_v1_dot_runtime__pb2.RestartWorkloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCapacity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shipoff.runtime.v1.RuntimeService/GetCapacity',
+            shipoff_dot_runtime_dot_v1_dot_runtime__pb2.GetCapacityRequest.SerializeToString,
+            shipoff_dot_runtime_dot_v1_dot_runtime__pb2.GetCapacityResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -23,6 +23,8 @@ class RuntimeServiceStub:
     GetWorkload: aio.UnaryUnaryMultiCallable[runtime_pb2.GetWorkloadRequest, runtime_pb2.GetWorkloadResponse]
     ScaleWorkload: aio.UnaryUnaryMultiCallable[runtime_pb2.ScaleWorkloadRequest, runtime_pb2.ScaleWorkloadResponse]
     RestartWorkload: aio.UnaryUnaryMultiCallable[runtime_pb2.RestartWorkloadRequest, runtime_pb2.RestartWorkloadResponse]
+    GetCapacity: aio.UnaryUnaryMultiCallable[runtime_pb2.GetCapacityRequest, runtime_pb2.GetCapacityResponse]
+    """What instances may reserve in all, as its nodes stand now. FAILED_PRECONDITION where apps are processes of one machine."""
     PauseWorkload: aio.UnaryUnaryMultiCallable[runtime_pb2.PauseWorkloadRequest, runtime_pb2.PauseWorkloadResponse]
     """Has the instances of one that was ready rest, or run again: WorkloadEndpointsChanged follows when they are ready."""
 
@@ -65,6 +67,14 @@ class RuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         request: runtime_pb2.RestartWorkloadRequest,
         context: aio.ServicerContext[runtime_pb2.RestartWorkloadRequest, abc.Awaitable[runtime_pb2.RestartWorkloadResponse]],
     ) -> abc.Awaitable[runtime_pb2.RestartWorkloadResponse]: ...
+
+    @abc_1.abstractmethod
+    def GetCapacity(
+        self,
+        request: runtime_pb2.GetCapacityRequest,
+        context: aio.ServicerContext[runtime_pb2.GetCapacityRequest, abc.Awaitable[runtime_pb2.GetCapacityResponse]],
+    ) -> abc.Awaitable[runtime_pb2.GetCapacityResponse]:
+        """What instances may reserve in all, as its nodes stand now. FAILED_PRECONDITION where apps are processes of one machine."""
 
     @abc_1.abstractmethod
     def PauseWorkload(

@@ -825,17 +825,24 @@ class Resources(message.Message):
 
     CPU_MILLIS_FIELD_NUMBER: builtins.int
     MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    CLUSTER_CPU_MILLIS_FIELD_NUMBER: builtins.int
+    CLUSTER_MEMORY_BYTES_FIELD_NUMBER: builtins.int
     cpu_millis: builtins.int
     memory_bytes: builtins.int
+    cluster_cpu_millis: builtins.int
+    """Of the cluster that apps run on; zero where they run on the machine that builds."""
+    cluster_memory_bytes: builtins.int
     def __init__(
         self,
         *,
         cpu_millis: builtins.int = ...,
         memory_bytes: builtins.int = ...,
+        cluster_cpu_millis: builtins.int = ...,
+        cluster_memory_bytes: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cpu_millis", b"cpu_millis", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cluster_cpu_millis", b"cluster_cpu_millis", "cluster_memory_bytes", b"cluster_memory_bytes", "cpu_millis", b"cpu_millis", "memory_bytes", b"memory_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

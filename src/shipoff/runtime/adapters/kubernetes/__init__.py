@@ -9,22 +9,26 @@ from pathlib import Path
 
 from shipoff.common.kubernetes import connected
 from shipoff.common.sealing import Sealer
+from shipoff.common.streams import Streams
 from shipoff.runtime.adapters.kubernetes.api import Api
 from shipoff.runtime.adapters.kubernetes.commands import KubernetesRunner
 from shipoff.runtime.adapters.kubernetes.desired import Wishes
 from shipoff.runtime.adapters.kubernetes.driver import KubernetesDriver
+from shipoff.runtime.adapters.kubernetes.logs import PodLogs, Positions
 from shipoff.runtime.adapters.kubernetes.schedules import KubernetesSchedules
 from shipoff.runtime.gitops_settings import GitOpsSettings
 from shipoff.runtime.manifests import ClusterSettings
 from shipoff.runtime.manifests.application import Argo
 from shipoff.runtime.settings import KubernetesSettings
 
-__all__ = ["KubernetesDriver", "KubernetesRunner", "cluster_of", "on_cluster"]
+__all__ = ["KubernetesDriver", "KubernetesRunner", "cluster_of", "on_cluster", "shipping_logs"]
+
+_NOT_THE_MANIFESTS = {"way_back_s", "mode", "log_followers"}
 
 
 def cluster_of(settings: KubernetesSettings, *, grace_s: float) -> ClusterSettings:
     """What the manifests depend on, of what the operator chose; Kubernetes gives at least a second of grace."""
-    return ClusterSettings(**settings.model_dump(exclude={"way_back_s", "mode"}), grace_s=max(1, round(grace_s)))
+    return ClusterSettings(**settings.model_dump(exclude=_NOT_THE_MANIFESTS), grace_s=max(1, round(grace_s)))
 
 
 @asynccontextmanager
@@ -48,6 +52,22 @@ async def on_cluster(
         wishes = Wishes(sealer, cluster_of(settings, grace_s=grace_s))
         driver = _kind(settings, gitops, copies)(api, wishes, clock=clock, on_change=on_change)
         yield driver, KubernetesRunner(api, wishes), KubernetesSchedules(api, wishes)
+    finally:
+        await api.close()
+
+
+@asynccontextmanager
+async def shipping_logs(
+    settings: KubernetesSettings, driver: KubernetesDriver, streams: Streams, positions: Positions
+) -> AsyncIterator[None]:
+    """Ships what the driver's pods write, over connections of its own; nothing where none is to be followed."""
+    if not settings.log_followers:
+        yield
+        return
+    api = Api(connected(), platform=settings.platform)
+    try:
+        async with PodLogs(api, streams, positions, writers=driver.writers, followers=settings.log_followers).running():
+            yield
     finally:
         await api.close()
 

@@ -10,25 +10,30 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import httpx2
 from lightkube import AsyncClient
 from lightkube.core.resource import GlobalResource, NamespacedResource
 from lightkube.resources.apps_v1 import Deployment
-from lightkube.resources.core_v1 import Pod, PodLog
+from lightkube.resources.core_v1 import Node, Pod, PodLog
 from lightkube.types import PatchType
+from lightkube.utils.quantity import parse_quantity
 
 from shipoff.common.errors import InvalidInput, Unavailable
 from shipoff.common.kubernetes import Absent, Cluster, translated
 from shipoff.runtime.manifests import Object
 from shipoff.runtime.manifests.marks import MANAGER, platform_labels
 from shipoff.runtime.manifests.release import CONTAINER
+from shipoff.runtime.ports import Capacity
 
 # The first whose input can be ended.
 _EXEC_PROTOCOL = "v5.channel.k8s.io"
 # Who is told to have set what an autoscaler changes from then on.
 _AUTOSCALED = "shipoff-autoscaled"
+_ANSWER_S = 10.0
 
 
 class Api:
@@ -71,6 +76,17 @@ class Api:
             # Another of the same name by now: its uid cannot be changed to the one that was known. Nothing else is wrong here.
             raise Unavailable(error.message) from error
 
+    async def capacity(self) -> Capacity:
+        """What pods may request on the nodes that take any, all together. Raises TemporaryError."""
+        nodes, _ = await self._cluster.listed(Node, labels={}, namespace=None)
+        cpu = memory = Decimal(0)
+        for node in nodes:
+            if node.status is not None and not (node.spec and node.spec.unschedulable):
+                given = node.status.allocatable or {}
+                cpu += parse_quantity(given.get("cpu")) or 0
+                memory += parse_quantity(given.get("memory")) or 0
+        return Capacity(int(cpu * 1000), int(memory))
+
     async def delete(self, kind: type[Object], name: str, namespace: str) -> None:
         """Deletes it with what it owns; nothing when it is gone."""
         place = {} if issubclass(kind, GlobalResource) else {"namespace": namespace}
@@ -101,25 +117,9 @@ class Api:
         how: dict[str, Any] = {"patch_type": PatchType.APPLY, "field_manager": MANAGER + "-held", "force": True}
         await self._call(lambda: self._client.patch(Pod, name, part, namespace=namespace, **how))
 
-    async def follow_log(self, pod: str, namespace: str) -> AsyncGenerator[bytes, None]:
+    def follow_log(self, pod: str, namespace: str) -> AsyncGenerator[bytes, None]:
         """What a pod's container writes, from the beginning to its end. Raises TemporaryError, PermanentError."""
-        requests: Any = self._client._client
-        request = requests.prepare_request("get", PodLog, name=pod, namespace=namespace, params={"follow": "true"})
-        built = requests.build_adapter_request(request)
-        # It may say nothing for as long as it likes.
-        built.extensions["timeout"] = {**built.extensions.get("timeout", {}), "read": None}
-        try:
-            answer = await requests.send(built, stream=True)
-            try:
-                if answer.status_code != 200:
-                    await answer.aread()
-                    raise Unavailable(f"the log of pod {pod} cannot be read: {answer.status_code} {answer.text.strip()[:200]}")
-                async for chunk in answer.aiter_bytes():
-                    yield chunk
-            finally:
-                await answer.aclose()
-        except httpx2.HTTPError as error:
-            raise translated(error) from error
+        return self._log(pod, namespace, {"follow": "true"})
 
     def exec(self, pod: str, namespace: str, argv: Sequence[str], *, has_input: bool) -> AbstractAsyncContextManager[Any]:
         """The WebSocket of a command in a pod's container."""
@@ -145,6 +145,39 @@ class Api:
         if answer.status_code != 200:
             return ()
         return tuple(line for line in answer.text.splitlines() if line.strip())[-count:]
+
+    def log(self, pod: str, namespace: str, *, since: int, previous: bool, follow: bool) -> AsyncGenerator[bytes, None]:
+        """What a pod's container, or the run before it, has written from this second on (0: all), each line behind its time.
+
+        `follow`: and what it writes until it ends. Raises TemporaryError, PermanentError.
+        """
+        params = {
+            "container": CONTAINER,
+            "timestamps": "true",
+            "sinceTime": datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if since else None,
+            "previous": "true" if previous else None,
+            "follow": "true" if follow else None,
+        }
+        return self._log(pod, namespace, params)
+
+    async def _log(self, pod: str, namespace: str, params: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+        # The library's own log() gives whole lines only, however long, and knows no time to begin at.
+        requests: Any = self._client._client
+        request = requests.prepare_request("get", PodLog, name=pod, namespace=namespace, params=params)
+        # One that is followed may say nothing for as long as it likes.
+        request.timeout = httpx2.Timeout(_ANSWER_S, read=None if params.get("follow") else _ANSWER_S)
+        try:
+            answer = await requests.send(requests.build_adapter_request(request), stream=True)
+            try:
+                if answer.is_error:
+                    await answer.aread()
+                    requests.raise_for_status(answer)
+                async for chunk in answer.aiter_bytes():
+                    yield chunk
+            finally:
+                await answer.aclose()
+        except httpx2.HTTPError as error:
+            raise translated(error) from error
 
     async def list(self, kind: type[Any]) -> tuple[list[Any], str]:
         """Everything of a kind that is the platform's, and the version at which that is so."""

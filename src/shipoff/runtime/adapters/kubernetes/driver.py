@@ -25,14 +25,17 @@ from shipoff.runtime.adapters.kubernetes import release_command
 from shipoff.runtime.adapters.kubernetes.api import Api
 from shipoff.runtime.adapters.kubernetes.commands import is_left_over
 from shipoff.runtime.adapters.kubernetes.desired import Desired, Key, Wishes, applied, key_of
+from shipoff.runtime.adapters.kubernetes.logs import Writer
 from shipoff.runtime.adapters.kubernetes.mirror import OWNED, Mirror, is_leaving
 from shipoff.runtime.adapters.kubernetes.pods import PodRun, assign, read
+from shipoff.runtime.adapters.kubernetes.writers import writers
 from shipoff.runtime.domain import RELEASE as RELEASE_COMMAND
 from shipoff.runtime.domain import Instance, InstanceKey, InstanceState, Observation, Observed, Probe, Workload
 from shipoff.runtime.manifests.cluster import PORT
 from shipoff.runtime.manifests.marks import DEPLOYMENT, ENVIRONMENT, RELEASE
 from shipoff.runtime.manifests.names import dns_label
 from shipoff.runtime.manifests.release_command import release_command_name, release_command_pod
+from shipoff.runtime.ports import Capacity
 
 _LINES = 5
 _KILL_GRACE_S = 1
@@ -78,6 +81,13 @@ class KubernetesDriver:
     async def running(self) -> Collection[InstanceKey]:
         """None that could be unknown: pods carry no run's number. What belongs to a workload goes with the workload."""
         return ()
+
+    def writers(self) -> list[Writer]:
+        """The pods whose output is some deployment's."""
+        return writers(self._mirror, self._wishes, self._pods)
+
+    async def capacity(self) -> Capacity | None:
+        return await self._api.capacity()
 
     async def place(self, instance: Instance, *, taken: Collection[int]) -> Instance:
         """The address that an environment's instances share: the cluster spreads requests over them."""

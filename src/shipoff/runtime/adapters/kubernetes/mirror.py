@@ -74,8 +74,8 @@ class Mirror:
         return list(self._objects[kind][namespace].values())
 
     def everywhere(self, kind: type[_Kind]) -> list[_Kind]:
-        """Everything of a kind."""
-        return [obj for place in self._objects[kind].values() for obj in place.values()]
+        """Everything of a kind, also what is on its way out."""
+        return [one for place in self._objects[kind].values() for one in place.values()]
 
     def put(self, obj: Any) -> None:
         """Knows of a newer version, from an answer or from a watch."""
