@@ -162,9 +162,12 @@ async def test_a_kill_between_any_two_steps_leaves_no_orphan_and_loses_no_wish(g
             child.send_signal(signal.SIGUSR1)
             await _a_life(runtime, deployment, child, eventually)
             finished = not child.ended.is_set()
-            if not finished:
+            if finished:
+                # What it does from here on crosses points as well.
+                await child.kill()
+            else:
                 crashes.append(crash_at)
-                child = await zygote.start()
+            child = await zygote.start()
             await eventually(partial(_answered, partial(runtime.apply, "family", deployment_id=deployment)), timeout_s=60)
             await eventually(partial(_whole, runtime, deployment), timeout_s=60)
             await histories.come_to_rest(partial(_violations, ground, runtime), partial(eventually, timeout_s=60))
