@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -21,6 +22,7 @@ from shipoff.runtime.adapters.kubernetes.argocd import ArgoDriver
 from shipoff.runtime.adapters.kubernetes.recorded import RecordingDriver
 from shipoff.runtime.manifests import Names
 from shipoff.runtime.manifests.application import Argo
+from shipoff.runtime.manifests.folder import Files
 
 AUTHOR = Author("Shipoff", "shipoff@example.com")
 
@@ -88,3 +90,15 @@ def argo_on(path: Path, namespace: str) -> Any:
     """The same, on a bare repository that Argo CD reads as well."""
     argo = Argo(namespace, "default", "https://kubernetes.default.svc", str(path), "main", "apps")
     return partial(argo_driver, argo, Folder(path, "main"))
+
+
+def adding(path: str, content: bytes = b"x\n") -> Callable[[Files], Files]:
+    """A change that adds one file."""
+    return lambda files: {**files, path: content}
+
+
+def write_many(path: Path, who: str, count: int) -> None:
+    """What one process of several does."""
+    repository = Repository(Folder(path, "main"), AUTHOR)
+    for number in range(count):
+        repository.commit("apps/shared", adding(f"{who}/{number}.yaml"), f"{who} {number}")

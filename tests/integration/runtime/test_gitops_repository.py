@@ -7,12 +7,12 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from neighbours.git_server import GitServer, git_serving
-from neighbours.gitops import AUTHOR, Desired, journal
+from neighbours.gitops import AUTHOR, Desired, adding, journal, write_many
 
 from shipoff.common.errors import Contended, TemporaryError, Unavailable
 from shipoff.runtime.adapters.gitops.origins import Access, Folder, Origin, Server
@@ -20,17 +20,6 @@ from shipoff.runtime.adapters.gitops.repository import Repository
 from shipoff.runtime.manifests.folder import Files
 
 MANY = 60
-
-
-def adding(path: str, content: bytes = b"x\n") -> Callable[[Files], Files]:
-    return lambda files: {**files, path: content}
-
-
-def write_many(path: Path, who: str, count: int) -> None:
-    """What one process of several does."""
-    repository = Repository(Folder(path, "main"), AUTHOR)
-    for number in range(count):
-        repository.commit("apps/shared", adding(f"{who}/{number}.yaml"), f"{who} {number}")
 
 
 @pytest.fixture
