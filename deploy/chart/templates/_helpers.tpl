@@ -206,8 +206,10 @@ resources: {requests: {storage: {{ .size }}}}
 {{- $_ := set $all "SHIPOFF_HTTP_PORT" (include "shipoff.edgePort" $) -}}
 {{- $_ := set $all "SHIPOFF_CDN_RESTORE_FIRST" "true" -}}
 {{- end -}}
-{{- if or (eq .service "runtime") (eq .service "single") -}}
+{{- if has .service (list "runtime" "orchestrator" "single") -}}
 {{- $_ := set $all "SHIPOFF_RUNTIME_DRIVER" "kubernetes" -}}
+{{- end -}}
+{{- if or (eq .service "runtime") (eq .service "single") -}}
 {{- $_ := set $all "SHIPOFF_KUBERNETES_PLATFORM" $.Values.platformName -}}
 {{- $_ := set $all "SHIPOFF_KUBERNETES_INGRESS_CLASS" (ternary $.Values.ingress.className "" $.Values.ingress.enabled) -}}
 {{- $_ := set $all "SHIPOFF_KUBERNETES_INGRESS_NAMESPACE" $.Values.ingress.namespace -}}

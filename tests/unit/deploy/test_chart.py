@@ -208,9 +208,9 @@ def test_who_may_do_what_on_the_cluster() -> None:
                     )
         return found
 
-    assert bound() == {"s-runtime": {"ClusterRoleBinding", "RoleBinding"}}
+    assert bound() == {"s-runtime": {"ClusterRoleBinding"}}
     assert bound(**JOBS) == {
-        "s-runtime": {"ClusterRoleBinding", "RoleBinding", "RoleBinding argocd"},
+        "s-runtime": {"ClusterRoleBinding", "RoleBinding argocd"},
         "s-build": {"ClusterRoleBinding", "RoleBinding builds"},
     }
     assert set(bound(**SINGLE)) == {"s-single"}
@@ -231,9 +231,31 @@ def test_the_runtime_may_do_what_its_driver_asks_for() -> None:
     assert {"Deployment", "Ingress", "PodLog"} <= kinds
     (role,) = of_kind(rendered(), "ClusterRole").values()
     allowed = {resource for rule in role["rules"] for resource in rule["resources"]}
-    allowed |= {"leases"}
     special = {"PodLog": "pods/log", "PodExec": "pods/exec", "NetworkPolicy": "networkpolicies", "Ingress": "ingresses"}
     assert {special.get(kind, kind.lower() + "s") for kind in kinds} <= allowed
+
+
+def test_with_argo_cd_the_runtime_follows_applications_everywhere_and_writes_them_in_their_namespace() -> None:
+    objects = rendered(**JOBS)
+    (everywhere,) = [one for one in of_kind(objects, "ClusterRole").values() if one["metadata"]["name"].endswith("-runtime")]
+    (inside,) = [one for one in of_kind(objects, "Role").values() if one["metadata"].get("namespace") == "argocd"]
+
+    def verbs(role: dict[str, Any]) -> list[str]:
+        return [verb for rule in role["rules"] if "applications" in rule["resources"] for verb in rule["verbs"]]
+
+    assert verbs(everywhere) == ["get", "list", "watch"]
+    assert verbs(inside) == ["get", "create", "patch", "delete"]
+
+
+def test_whoever_admits_deployments_knows_that_apps_run_on_the_cluster() -> None:
+    """Else their needs would be counted against the machine of the orchestrator's pod."""
+    told = {
+        name
+        for name, one in of_kind(rendered(), "Deployment").items()
+        for given in one["spec"]["template"]["spec"]["containers"][0].get("env", [])
+        if (given["name"], given.get("value")) == ("SHIPOFF_RUNTIME_DRIVER", "kubernetes")
+    }
+    assert told == {"s-orchestrator", "s-runtime"}
 
 
 def test_certificates_name_the_service_and_its_addresses() -> None:
